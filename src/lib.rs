@@ -1,0 +1,9 @@
+//! pgkeep: backup and point-in-time recovery for PostgreSQL.
+//!
+//! Layers import downward only (`tests/tidy.rs`):
+//! L5 `cli` · L3 `backup` `restore` `archive` · L2 `repository` · L1 `storage` `codec` `postgres` `wal` `config` ·
+//! L0 `model` `util` `error`. `ARCHITECTURE.md` has the map.
+
+pub mod error;
+pub mod model;
+pub mod storage;

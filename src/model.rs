@@ -1,0 +1,18 @@
+//! Plain words of the domain: values that are right once they exist, parsed at the border and never sliced
+//! or guessed afterwards. Nothing here does I/O.
+
+pub mod backup_id;
+pub mod digest;
+pub mod lsn;
+pub mod names;
+pub mod segment;
+pub mod target;
+pub mod time;
+
+pub use backup_id::{BackupId, BackupKind};
+pub use digest::{Digest, ShortDigest};
+pub use lsn::{Lsn, SystemId, TimelineId, Xid};
+pub use names::{ClusterName, PgMajor, RepoName};
+pub use segment::{SegmentName, SegmentSize, WalFileName};
+pub use target::{Inclusion, Target, TargetTimeline};
+pub use time::Timestamp;
