@@ -13,12 +13,14 @@
 //!   aborted at the next chance.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::model::Digest;
 
 /// A key below the repository's root: `/`-separated, no empty, `.` or `..` component, no leading `/`.
@@ -76,10 +78,58 @@ pub trait Storage: Send + Sync + 'static {
     async fn list_dirs(&self, prefix: &str) -> Result<Vec<String>>;
     /// Deletes; a key that does not exist is not an error. Only `expire`, `check` and tests call it.
     async fn delete(&self, key: &Key) -> Result<()>;
+    /// Removes what killed writers left behind (temporaries, multipart uploads) and nobody has touched for
+    /// `older_than`; says how many. Never touches an object.
+    async fn sweep_unfinished(&self, older_than: Duration) -> Result<u64>;
 }
 
 /// The whole object in memory; `limit` bounds it (`StoreLied` beyond).
 pub async fn get_bytes(storage: &dyn Storage, key: &Key, limit: u64) -> Result<Bytes> {
-    let _ = (storage, key, limit);
-    todo!()
+    let body = storage.get(key, None).await?;
+    collect(body, limit).await.map_err(|e| if e.place().is_some() { e } else { e.at(place(storage, key)) })
+}
+
+/// A body in memory; `limit` bounds it (`StoreLied` beyond). A body of one chunk is not copied.
+pub async fn collect(mut body: Body, limit: u64) -> Result<Bytes> {
+    let mut whole = Bytes::new();
+    let mut joined = BytesMut::new();
+    while let Some(chunk) = body.try_next().await? {
+        if (whole.len() + joined.len() + chunk.len()) as u64 > limit {
+            return Err(Error::new(Code::StoreLied, format!("the object is larger than {limit} bytes")));
+        }
+        if whole.is_empty() && joined.is_empty() {
+            whole = chunk;
+        } else {
+            joined.extend_from_slice(&std::mem::take(&mut whole));
+            joined.extend_from_slice(&chunk);
+        }
+    }
+    Ok(if joined.is_empty() { whole } else { joined.freeze() })
+}
+
+/// Sends a whole body through an upload: what `replicate` and tests need. On an error the upload is aborted.
+pub async fn upload_body(storage: &dyn Storage, key: &Key, mut body: Body) -> Result<Stored> {
+    let mut upload = storage.upload(key).await?;
+    loop {
+        match body.try_next().await {
+            Ok(Some(chunk)) => {
+                if let Err(e) = upload.write(chunk).await {
+                    return Err(abandoned(upload, e).await);
+                }
+            }
+            Ok(None) => return upload.finish().await,
+            Err(e) => return Err(abandoned(upload, e).await),
+        }
+    }
+}
+
+/// The error that ended an upload matters; what the abort could not remove is swept later.
+async fn abandoned(upload: Box<dyn Upload>, error: Error) -> Error {
+    let _ = upload.abort().await;
+    error
+}
+
+/// An object's place for messages.
+pub fn place(storage: &dyn Storage, key: &Key) -> String {
+    format!("{}/{key}", storage.location())
 }

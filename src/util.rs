@@ -1,0 +1,4 @@
+//! Small powers with one owner each, used by every layer: durable files, the clock.
+
+pub mod clock;
+pub mod durable;
