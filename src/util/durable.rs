@@ -83,7 +83,8 @@ impl NewFile {
     /// Makes the file durable under its name. `ObjectExists` when that name is taken: nothing is overwritten.
     pub fn publish(mut self) -> Result<()> {
         self.sync()?;
-        rename::no_replace(&self.temporary, &self.destination).map_err(|e| exists_or_io(&self.destination, e))?;
+        rename::no_replace(&self.temporary, &self.destination)
+            .map_err(|e| exists_or_io(&self.destination, e))?;
         self.published = true;
         sync_dir(parent(&self.destination))
     }
@@ -195,7 +196,8 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 /// this file system or another; symbolic links are not followed (their own entry belongs to their directory).
 pub fn sync_tree(root: &Path) -> Result<()> {
     for entry in walkdir::WalkDir::new(root).contents_first(true) {
-        let entry = entry.map_err(|e| Error::new(Code::Io, "cannot walk the directory").at(root.display()).because(e))?;
+        let entry = entry
+            .map_err(|e| Error::new(Code::Io, "cannot walk the directory").at(root.display()).because(e))?;
         if entry.file_type().is_file() {
             sync_file(entry.path())?;
         } else if entry.file_type().is_dir() {
@@ -214,7 +216,9 @@ pub fn remove_stale_temporaries(root: &Path, older_than: Duration, now: Timestam
             Ok(entry) => entry,
             // Somebody finished or removed it while we looked.
             Err(e) if e.io_error().is_some_and(|io| io.kind() == io::ErrorKind::NotFound) => continue,
-            Err(e) => return Err(Error::new(Code::Io, "cannot walk the directory").at(root.display()).because(e)),
+            Err(e) => {
+                return Err(Error::new(Code::Io, "cannot walk the directory").at(root.display()).because(e));
+            }
         };
         if !entry.file_type().is_file() || !is_temporary(entry.file_name()) {
             continue;

@@ -19,7 +19,8 @@ pub(super) fn no_replace(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(target_env = "gnu")]
 fn renameat2(from: &Path, to: &Path) -> io::Result<()> {
     use nix::fcntl::{AT_FDCWD, RenameFlags};
-    nix::fcntl::renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE).map_err(io::Error::from)
+    nix::fcntl::renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)
+        .map_err(io::Error::from)
 }
 
 #[cfg(not(target_env = "gnu"))]
@@ -36,7 +37,9 @@ pub(super) fn link_then_unlink(from: &Path, to: &Path) -> io::Result<()> {
     }
     match fs::hard_link(from, to) {
         Ok(()) => fs::remove_file(from),
-        Err(e) if unsupported(&e) || e.raw_os_error() == Some(Errno::EPERM as i32) => look_then_rename(from, to),
+        Err(e) if unsupported(&e) || e.raw_os_error() == Some(Errno::EPERM as i32) => {
+            look_then_rename(from, to)
+        }
         Err(e) => Err(e),
     }
 }

@@ -77,7 +77,8 @@ fn a_full_disk_is_said_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut file = NewFile::create(&dir.path().join("a"), 0o600).unwrap();
     file.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let error = Write::write_all(&mut file, b"x").map_err(|e| Error::io("cannot write", "/a", e)).unwrap_err();
+    let error =
+        Write::write_all(&mut file, b"x").map_err(|e| Error::io("cannot write", "/a", e)).unwrap_err();
     assert_eq!(error.code(), Code::Io);
     assert!(error.hint_text().unwrap().contains("disk is full"));
     drop(file);
