@@ -23,6 +23,12 @@ use futures::stream::BoxStream;
 use crate::error::{Code, Error, Result};
 use crate::model::Digest;
 
+pub mod directory;
+pub mod key;
+pub mod settings;
+
+pub use settings::{Checksum, Location, StoreSettings};
+
 /// A key below the repository's root: `/`-separated, no empty, `.` or `..` component, no leading `/`.
 pub type Key = str;
 

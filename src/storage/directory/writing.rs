@@ -1,0 +1,154 @@
+//! Objects into files: directories made and durable, a thread per long write, deletes.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{Key, Root, Stored, Upload, joined};
+use crate::error::{Code, Error, Result};
+use crate::model::Digest;
+use crate::util::durable::{self, NewFile};
+
+/// Chunks that may wait for the disk.
+const QUEUE: usize = 2;
+
+impl Root {
+    /// A temporary beside the place where the object will be. `ObjectExists` when it is there already (told again,
+    /// without a gap, when it is published). Blocks.
+    pub(super) fn create(&self, key: &Key) -> Result<NewFile> {
+        let path = self.path_of(key)?;
+        if self.look(key, &path)?.is_some() {
+            return Err(Error::new(Code::ObjectExists, "the object exists, and nothing is overwritten")
+                .at(format!("{}/{key}", self.location)));
+        }
+        self.must_exist()?;
+        let directory = path.parent().unwrap_or(&self.path);
+        for _ in 0..8 {
+            self.make_durable(directory)?;
+            match NewFile::create_io(&path, self.file_mode) {
+                // A `delete` has taken the empty directory away in between.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    self.synced().remove(directory);
+                    self.must_exist()?;
+                }
+                Err(e) => return Err(Error::io("cannot create the file", &path, e)),
+                Ok(file) => return Ok(file),
+            }
+        }
+        Err(Error::new(Code::Io, "the directory vanishes again and again").at(directory.display()))
+    }
+
+    /// Makes the directory where it is missing. Whoever made it: its name, and its parents', are durable from
+    /// here on.
+    fn make_durable(&self, directory: &Path) -> Result<()> {
+        if self.synced().contains(directory) {
+            return Ok(());
+        }
+        durable::make_dirs(directory, self.dir_mode)?;
+        let mut at = directory;
+        while at != self.path {
+            let Some(parent) = at.parent() else { break };
+            durable::sync_dir(parent)?;
+            at = parent;
+        }
+        self.synced().insert(directory.to_path_buf());
+        Ok(())
+    }
+
+    /// Removes the object, and the directories that it leaves empty. Blocks.
+    pub(super) fn delete(&self, key: &Key) -> Result<()> {
+        let path = self.path_of(key)?;
+        if self.look(key, &path)?.is_none() {
+            return Ok(());
+        }
+        durable::remove_file(&path)?;
+        let mut directory = path.parent();
+        while let Some(empty) = directory.filter(|d| *d != self.path) {
+            self.synced().remove(empty);
+            if fs::remove_dir(empty).is_err() {
+                break;
+            }
+            directory = empty.parent();
+        }
+        Ok(())
+    }
+}
+
+enum Step {
+    Write(Bytes),
+    Finish,
+}
+
+/// A long write. The thread owns the file: it ends with `Finish`, or unfinished when the channel closes.
+pub(super) struct DirectoryUpload {
+    steps: mpsc::Sender<Step>,
+    thread: JoinHandle<Result<Option<Stored>>>,
+}
+
+impl DirectoryUpload {
+    pub(super) fn start(file: NewFile) -> Self {
+        let (steps, queue) = mpsc::channel(QUEUE);
+        Self { steps, thread: tokio::task::spawn_blocking(move || write_out(file, queue)) }
+    }
+
+    /// Why the thread stopped taking steps.
+    async fn failure(&mut self) -> Error {
+        match joined((&mut self.thread).await) {
+            Err(e) => e,
+            Ok(_) => Error::internal("a storage thread ended early"),
+        }
+    }
+}
+
+/// None when the upload was given up.
+fn write_out(mut file: NewFile, mut queue: mpsc::Receiver<Step>) -> Result<Option<Stored>> {
+    let (mut bytes, mut sha256) = (0, Sha256::new());
+    while let Some(step) = queue.blocking_recv() {
+        match step {
+            Step::Write(chunk) => {
+                file.write_all(&chunk)?;
+                sha256.update(&chunk);
+                bytes += chunk.len() as u64;
+            }
+            Step::Finish => {
+                file.publish()?;
+                return Ok(Some(Stored { bytes, sha256: Digest(sha256.finalize().into()) }));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[async_trait]
+impl Upload for DirectoryUpload {
+    async fn write(&mut self, chunk: Bytes) -> Result<()> {
+        if self.steps.send(Step::Write(chunk)).await.is_err() {
+            return Err(self.failure().await);
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Stored> {
+        if self.steps.send(Step::Finish).await.is_err() {
+            return Err(self.failure().await);
+        }
+        match joined(self.thread.await)? {
+            Some(stored) => Ok(stored),
+            None => Err(Error::internal("a storage thread ended early")),
+        }
+    }
+
+    async fn abort(self: Box<Self>) -> Result<()> {
+        let Self { steps, thread } = *self;
+        drop(steps);
+        // A write that had failed has nothing left to remove.
+        let _ = thread.await;
+        Ok(())
+    }
+}
