@@ -52,8 +52,7 @@ impl Directory {
     /// `root` must be an existing directory. Modes are for what will be made below it.
     pub fn open(root: &Path, file_mode: u32, dir_mode: u32) -> Result<Self> {
         let location = format!("file://{}", root.display());
-        let root =
-            Root { path: root.to_path_buf(), location, file_mode, dir_mode, synced: Mutex::default() };
+        let root = Root { path: root.to_path_buf(), location, file_mode, dir_mode, synced: Mutex::default() };
         root.must_exist()?;
         Ok(Self(Arc::new(root)))
     }
@@ -83,7 +82,9 @@ impl Root {
         match fs::metadata(&self.path) {
             Ok(m) if m.is_dir() => Ok(()),
             Ok(_) => Err(gone("the repository's root is not a directory")),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(gone("the repository's root does not exist")),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(gone("the repository's root does not exist"))
+            }
             Err(e) => Err(Error::io("cannot look at the repository's root", &self.path, e)),
         }
     }
@@ -189,6 +190,7 @@ impl Storage for Directory {
     }
 
     async fn sweep_unfinished(&self, older_than: Duration) -> Result<u64> {
-        self.blocking(move |root| durable::remove_stale_temporaries(&root.path, older_than, clock::now())).await
+        self.blocking(move |root| durable::remove_stale_temporaries(&root.path, older_than, clock::now()))
+            .await
     }
 }

@@ -18,7 +18,8 @@ pub fn check(key: &str) -> Result<()> {
 /// A listing's prefix: the beginning of a key, whose last component may be unfinished or empty.
 pub fn check_prefix(prefix: &str) -> Result<()> {
     let whole = prefix.rsplit_once('/').map_or("", |(whole, _)| whole);
-    let begins = prefix.len() <= MAX_KEY_BYTES && !prefix.starts_with('/') && !prefix.contains(char::is_control);
+    let begins =
+        prefix.len() <= MAX_KEY_BYTES && !prefix.starts_with('/') && !prefix.contains(char::is_control);
     if !begins || !(whole.is_empty() || whole.split('/').all(component)) {
         return Err(bad(prefix));
     }
@@ -47,7 +48,21 @@ mod tests {
             assert!(check(good).is_ok(), "{good}");
         }
         let long = "x".repeat(256);
-        for bad in ["", "/a", "a/", "a//b", ".", "a/..", "../a", "a/./b", "a\0b", "a\nb", "a\\b", "a/.pgkeep-tmp-1", &long] {
+        for bad in [
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            ".",
+            "a/..",
+            "../a",
+            "a/./b",
+            "a\0b",
+            "a\nb",
+            "a\\b",
+            "a/.pgkeep-tmp-1",
+            &long,
+        ] {
             assert_eq!(check(bad).unwrap_err().code(), Code::Damaged, "{bad}");
         }
     }

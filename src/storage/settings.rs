@@ -144,7 +144,9 @@ impl Location {
                 .hint("write `file:///srv/pgkeep` for a directory or `s3://bucket/prefix` for S3")
         };
         if let Some(path) = url.strip_prefix("file://") {
-            let path = percent_decode_str(path).decode_utf8().map_err(|e| wrong("the path is not UTF-8").because(e))?;
+            let path = percent_decode_str(path)
+                .decode_utf8()
+                .map_err(|e| wrong("the path is not UTF-8").because(e))?;
             if !path.starts_with('/') || path.split('/').any(|c| c == "." || c == "..") {
                 return Err(wrong("the URL of a directory needs an absolute path without `.` and `..`"));
             }
@@ -186,9 +188,19 @@ mod tests {
 
     #[test]
     fn what_is_no_place_for_a_repository_is_refused_with_a_hint() {
-        for url in
-            ["", "/srv", "file://srv/x", "file:///", "file:///a/../b", "s3://", "s3:///x", "s3://a b", "s3://b/a//c", "s3://b/../c", "ftp://x"]
-        {
+        for url in [
+            "",
+            "/srv",
+            "file://srv/x",
+            "file:///",
+            "file:///a/../b",
+            "s3://",
+            "s3:///x",
+            "s3://a b",
+            "s3://b/a//c",
+            "s3://b/../c",
+            "ftp://x",
+        ] {
             let error = Location::parse(url).unwrap_err();
             assert_eq!(error.code(), Code::Config, "{url}");
             assert!(error.hint_text().is_some());

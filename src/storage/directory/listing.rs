@@ -110,7 +110,9 @@ fn entries(path: &Path, at_root: bool) -> Result<Vec<(String, FileType, DirEntry
 
 /// Our unfinished writes, what NFS keeps of deleted files that are still open, and the file system's own directory.
 fn is_foreign(name: &OsStr, at_root: bool) -> bool {
-    durable::is_temporary(name) || name.as_encoded_bytes().starts_with(b".nfs") || (at_root && name == "lost+found")
+    durable::is_temporary(name)
+        || name.as_encoded_bytes().starts_with(b".nfs")
+        || (at_root && name == "lost+found")
 }
 
 fn holds_object(path: &Path) -> Result<bool> {

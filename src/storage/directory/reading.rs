@@ -25,7 +25,8 @@ impl Reader {
     pub(super) fn open(root: &Root, key: &Key, range: Option<Range<u64>>) -> Result<Self> {
         let path = root.path_of(key)?;
         let missing = || {
-            Error::new(Code::ObjectMissing, "the object does not exist").at(format!("{}/{key}", root.location))
+            Error::new(Code::ObjectMissing, "the object does not exist")
+                .at(format!("{}/{key}", root.location))
         };
         let Some(found) = root.look(key, &path)? else { return Err(missing()) };
         let mut file = match File::open(&path) {
@@ -39,7 +40,8 @@ impl Reader {
             return Err(Error::new(Code::StoreLied, what).at(format!("{}/{key}", root.location)));
         }
         if range.start > 0 {
-            file.seek(SeekFrom::Start(range.start)).map_err(|e| Error::io("cannot seek in the file", &path, e))?;
+            file.seek(SeekFrom::Start(range.start))
+                .map_err(|e| Error::io("cannot seek in the file", &path, e))?;
         }
         Ok(Self { file, path, left: range.end - range.start })
     }
