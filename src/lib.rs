@@ -6,5 +6,7 @@
 
 pub mod error;
 pub mod model;
+pub mod postgres;
 pub mod storage;
 pub mod util;
+pub mod wal;

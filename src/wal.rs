@@ -1,0 +1,30 @@
+//! PostgreSQL's write-ahead log as bytes: pages, records, what they mean, and whether a segment is sound.
+//!
+//! Everything here is pure: bytes go in, values come out, nothing is read, written or logged. That is why the same
+//! code serves `wal push` (is this file what its name says?), `window` (which commits are in it?), `restore` (where
+//! does this target stop?) and the wal index.
+//!
+//! Promises:
+//! * **No input makes it panic** and none makes it allocate more than a bounded amount: a record's length is only a
+//!   claim until its bytes have come, and a record longer than [`record::KEPT_BYTES`] is checked, not kept.
+//! * **Damage is told from an end**: [`reader::End`] says whether WAL stopped at zeros, at a recycled page, in the
+//!   middle of a record, or at something that PostgreSQL can never have written.
+//! * **What cannot be judged is not judged**: a record that began before the first byte or goes on after the last one
+//!   has no verdict; what PostgreSQL writes legally (an overwritten continuation record, the rest after a switch, pages
+//!   of the parent timeline) is never damage.
+//!
+//! Order: [`page`] and [`record`] know the formats, [`reader`] makes records from pages, [`facts`] reads the few records
+//! that a recovery depends on, [`target`] and [`check`] and [`summary`] draw the conclusions.
+//!
+//! All formats are those of little-endian 64-bit servers with 8 KiB WAL blocks (PostgreSQL 14–18); anything else is
+//! refused by the header checks. Sources: `xlog_internal.h`, `xlogrecord.h`, `xlogreader.c`, `xlogrecovery.c`.
+
+pub mod end;
+pub mod fields;
+pub mod page;
+pub mod reader;
+pub mod record;
+
+pub use page::{PAGE_BYTES, PageHeader};
+pub use reader::{End, EndReason, Flow, WalReader};
+pub use record::{Record, Rmgr};
