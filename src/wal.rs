@@ -19,12 +19,23 @@
 //! All formats are those of little-endian 64-bit servers with 8 KiB WAL blocks (PostgreSQL 14–18); anything else is
 //! refused by the header checks. Sources: `xlog_internal.h`, `xlogrecord.h`, `xlogreader.c`, `xlogrecovery.c`.
 
+pub mod check;
+pub mod checkpoint;
 pub mod end;
+pub mod facts;
 pub mod fields;
 pub mod page;
 pub mod reader;
 pub mod record;
+pub mod summary;
+pub mod target;
+pub mod transaction;
 
+pub use check::{SegmentChecker, SegmentVerdict, check_segment};
+pub use facts::Fact;
 pub use page::{PAGE_BYTES, PageHeader};
 pub use reader::{End, EndReason, Flow, WalReader};
 pub use record::{Record, Rmgr};
+pub use summary::{SegmentScan, SegmentSummary};
+pub use target::{Consistency, Outcome, Stop, TargetScanner};
+pub use transaction::{TransactionEnd, TransactionMark};

@@ -8,8 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
-use crate::model::{Lsn, PgMajor, SegmentSize, SystemId, TimelineId, Timestamp, Xid};
+use crate::model::{Lsn, PgMajor, SegmentSize, SystemId, TimelineId, Timestamp};
 use crate::wal::fields::{i64_at, u32_at, u64_at};
+
+pub use crate::wal::checkpoint::{Checkpoint, WalLevel, WalSettings};
 
 /// Below the data directory.
 pub const RELATIVE_PATH: &str = "global/pg_control";
@@ -48,40 +50,6 @@ pub struct ControlFile {
     pub wal_segment_size: SegmentSize,
     /// 0: off.
     pub data_checksum_version: u32,
-}
-
-/// A checkpoint record (`CheckPoint`), as `pg_control` and WAL carry it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checkpoint {
-    pub redo: Lsn,
-    pub timeline: TimelineId,
-    /// Differs from `timeline` only where this checkpoint began one.
-    pub previous_timeline: TimelineId,
-    pub full_page_writes: bool,
-    pub next_xid: Xid,
-    pub next_xid_epoch: u32,
-    pub oldest_xid: Xid,
-    pub at: Option<Timestamp>,
-}
-
-/// The settings that a recovering server must not undercut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WalSettings {
-    pub wal_level: WalLevel,
-    pub max_connections: u32,
-    pub max_worker_processes: u32,
-    pub max_wal_senders: u32,
-    pub max_prepared_transactions: u32,
-    pub max_locks_per_transaction: u32,
-}
-
-/// `wal_level`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum WalLevel {
-    Minimal,
-    Replica,
-    Logical,
-    Unknown(u32),
 }
 
 /// `DBState`.
@@ -193,44 +161,6 @@ fn fields(b: &[u8], version: u32) -> Option<ControlFile> {
         wal_segment_size: SegmentSize::new(u32_at(b, 228)?)?,
         data_checksum_version: u32_at(b, 252)?,
     })
-}
-
-impl Checkpoint {
-    /// From a checkpoint record's main data or `checkPointCopy`; 17 added a field in padding only.
-    pub fn parse(b: &[u8]) -> Option<Self> {
-        let next = u64_at(b, 24)?;
-        Some(Self {
-            redo: Lsn(u64_at(b, 0)?),
-            timeline: TimelineId(u32_at(b, 8)?),
-            previous_timeline: TimelineId(u32_at(b, 12)?),
-            full_page_writes: *b.get(16)? != 0,
-            next_xid: Xid(next as u32),
-            next_xid_epoch: (next >> 32) as u32,
-            oldest_xid: Xid(u32_at(b, 44)?),
-            at: Timestamp::from_unix_seconds(i64_at(b, 64)?),
-        })
-    }
-}
-
-impl WalLevel {
-    pub fn from_number(number: u32) -> Self {
-        match number {
-            0 => Self::Minimal,
-            1 => Self::Replica,
-            2 => Self::Logical,
-            n => Self::Unknown(n),
-        }
-    }
-}
-impl fmt::Display for WalLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Minimal => f.write_str("minimal"),
-            Self::Replica => f.write_str("replica"),
-            Self::Logical => f.write_str("logical"),
-            Self::Unknown(n) => write!(f, "{n}"),
-        }
-    }
 }
 
 impl ClusterState {

@@ -100,3 +100,35 @@ pub fn major_of_magic(magic: u16) -> Option<PgMajor> {
         _ => None,
     }
 }
+
+/// Cuts a stream of bytes into pages; copies only what does not come as whole pages.
+#[derive(Debug, Default)]
+pub struct Pages {
+    /// The beginning of a page whose end has not come yet.
+    piece: Vec<u8>,
+}
+
+impl Pages {
+    /// Bytes that wait for the rest of their page.
+    pub fn waiting(&self) -> usize {
+        self.piece.len()
+    }
+    pub fn split(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(&[u8; PAGE_BYTES])) {
+        while !bytes.is_empty() {
+            if self.piece.is_empty()
+                && let Some((page, rest)) = bytes.split_first_chunk::<PAGE_BYTES>()
+            {
+                each(page);
+                bytes = rest;
+                continue;
+            }
+            let (head, rest) = bytes.split_at(bytes.len().min(PAGE_BYTES - self.piece.len()));
+            self.piece.extend_from_slice(head);
+            bytes = rest;
+            if let Ok(page) = <&[u8; PAGE_BYTES]>::try_from(self.piece.as_slice()) {
+                each(page);
+                self.piece.clear();
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@
 //! The reader ends for good at the first thing that is no WAL ([`End`]); what is fed after that is ignored.
 
 use super::fields::u32_at;
-use super::page::{PAGE_BYTES, PageHeader};
+use super::page::{PAGE_BYTES, PageHeader, Pages};
 use super::record::{HEADER_BYTES, KEPT_BYTES, MAX_BYTES, Record, RecordHeader};
 use crate::model::{Lsn, PgMajor, SegmentSize, SystemId, TimelineId};
 
@@ -28,8 +28,7 @@ pub struct WalReader {
     timeline: Option<TimelineId>,
     /// Of the next page.
     position: Lsn,
-    /// The beginning of a page whose end has not been fed yet.
-    piece: Vec<u8>,
+    pages: Pages,
     state: State,
     /// Start of the last good record.
     previous: Option<Lsn>,
@@ -76,7 +75,7 @@ impl WalReader {
             major: None,
             timeline: None,
             position: Lsn(from.0 - from.0 % PAGE_BYTES as u64),
-            piece: Vec::new(),
+            pages: Pages::default(),
             state: State::Seeking,
             previous: None,
             reached: from,
@@ -95,7 +94,7 @@ impl WalReader {
     }
     /// Where the next byte to be fed lies.
     pub fn position(&self) -> Lsn {
-        self.position.plus(self.piece.len() as u64)
+        self.position.plus(self.pages.waiting() as u64)
     }
     /// Known from the first page on.
     pub fn major(&self) -> Option<PgMajor> {
@@ -108,40 +107,33 @@ impl WalReader {
     pub fn timeline(&self) -> Option<TimelineId> {
         self.timeline
     }
+    /// The end of the last good record, or where the first one is expected.
+    pub fn reached(&self) -> Lsn {
+        self.reached
+    }
+    /// The last record was a switch: the rest of this segment does not matter.
+    pub fn is_after_switch(&self) -> bool {
+        matches!(self.state, State::Skipping(_))
+    }
     /// Why it ended, once it has.
     pub fn ended(&self) -> Option<EndReason> {
         if let State::Ended(reason) = self.state { Some(reason) } else { None }
     }
 
     /// Takes the next bytes. `Stop` once the reader has ended (see [`Self::ended`]).
-    pub fn feed(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(&Record<'_>) -> Flow) -> Flow {
-        while !bytes.is_empty() {
-            if self.ended().is_some() {
-                return Flow::Stop;
-            }
-            if self.piece.is_empty()
-                && let Some((page, rest)) = bytes.split_first_chunk::<PAGE_BYTES>()
-            {
-                self.page(page, each);
-                bytes = rest;
-                continue;
-            }
-            let (head, rest) = bytes.split_at(bytes.len().min(PAGE_BYTES - self.piece.len()));
-            self.piece.extend_from_slice(head);
-            bytes = rest;
-            if let Ok(page) = <&[u8; PAGE_BYTES]>::try_from(self.piece.as_slice()) {
-                let page = *page;
-                self.piece.clear();
-                self.page(&page, each);
-            }
+    pub fn feed(&mut self, bytes: &[u8], each: &mut dyn FnMut(&Record<'_>) -> Flow) -> Flow {
+        if self.ended().is_none() {
+            let mut pages = std::mem::take(&mut self.pages);
+            pages.split(bytes, &mut |page| self.page(page, each));
+            self.pages = pages;
         }
         if self.ended().is_some() { Flow::Stop } else { Flow::Continue }
     }
 
     /// No more bytes: a page begun is read as if zeros followed. Says where and why WAL ended.
     pub fn finish(mut self, each: &mut dyn FnMut(&Record<'_>) -> Flow) -> End {
-        if !self.piece.is_empty() {
-            let missing = PAGE_BYTES - self.piece.len();
+        if self.pages.waiting() > 0 {
+            let missing = PAGE_BYTES - self.pages.waiting();
             self.feed(&[0; PAGE_BYTES][..missing], each);
         }
         let reason = match self.state {

@@ -175,6 +175,13 @@ impl<'a> Record<'a> {
             _ => self.decode().map(|d| d.main_data),
         }
     }
+    /// As much of the main data as was kept, for records without block references, whose first fields say enough.
+    pub fn main_data_kept(&self) -> Option<&'a [u8]> {
+        match *self.body {
+            [LONG_DATA, _, _, _, _, ref data @ ..] if self.is_cut() => Some(data),
+            _ => self.main_data(),
+        }
+    }
     /// None when the record is malformed or cut.
     pub fn decode(&self) -> Option<Decoded<'a>> {
         decode(self.body, self.major)
