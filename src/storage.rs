@@ -24,7 +24,10 @@ use crate::error::{Code, Error, Result};
 use crate::model::Digest;
 
 pub mod directory;
+pub mod faults;
 pub mod key;
+pub mod limit;
+pub mod retry;
 pub mod settings;
 
 pub use settings::{Checksum, Location, StoreSettings};
