@@ -27,9 +27,12 @@ pub mod directory;
 pub mod faults;
 pub mod key;
 pub mod limit;
+mod open;
 pub mod retry;
+pub mod s3;
 pub mod settings;
 
+pub use open::open;
 pub use settings::{Checksum, Location, StoreSettings};
 
 /// A key below the repository's root: `/`-separated, no empty, `.` or `..` component, no leading `/`.
