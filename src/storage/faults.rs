@@ -95,7 +95,11 @@ impl Faulty {
         Self::suffer(op, self.next(op), call).await
     }
 
-    async fn suffer<T>(op: Op, fault: Option<Fault>, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    async fn suffer<T>(
+        op: Op,
+        fault: Option<Fault>,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
         match fault {
             Some(Fault::Before(code)) => Err(failure(op, code)),
             Some(Fault::After(code)) => {

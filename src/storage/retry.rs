@@ -104,7 +104,12 @@ fn after_tries(error: Error, tries: u32, start: Instant) -> Error {
 }
 
 /// After `ObjectExists` on a try that was not the first: `Ok` when what lies there are our own bytes.
-pub(super) async fn own_write(storage: &dyn Storage, key: &Key, body: &Bytes, exists: Error) -> Result<Stored> {
+pub(super) async fn own_write(
+    storage: &dyn Storage,
+    key: &Key,
+    body: &Bytes,
+    exists: Error,
+) -> Result<Stored> {
     let ours = Stored { bytes: body.len() as u64, sha256: Digest(Sha256::digest(body).into()) };
     if storage.head(key).await?.is_none_or(|found| found.bytes != ours.bytes) {
         return Err(exists);
@@ -118,12 +123,19 @@ pub(super) async fn own_write(storage: &dyn Storage, key: &Key, body: &Bytes, ex
 }
 
 /// A `put` with retries on any store, which knows its own lost answers.
-pub(super) async fn put(storage: &dyn Storage, policy: &RetryPolicy, key: &Key, body: Bytes) -> Result<Stored> {
+pub(super) async fn put(
+    storage: &dyn Storage,
+    policy: &RetryPolicy,
+    key: &Key,
+    body: Bytes,
+) -> Result<Stored> {
     let body = &body;
     policy
         .run(|tries| async move {
             match storage.put(key, body.clone()).await {
-                Err(e) if e.code() == Code::ObjectExists && tries > 1 => own_write(storage, key, body, e).await,
+                Err(e) if e.code() == Code::ObjectExists && tries > 1 => {
+                    own_write(storage, key, body, e).await
+                }
                 done => done,
             }
         })
@@ -198,7 +210,10 @@ impl Resuming {
 async fn length(storage: &dyn Storage, key: &Key) -> Result<u64> {
     match storage.head(key).await? {
         Some(info) => Ok(info.bytes),
-        None => Err(Error::new(Code::ObjectMissing, "the object vanished while it was read").at(place(storage, key))),
+        None => {
+            Err(Error::new(Code::ObjectMissing, "the object vanished while it was read")
+                .at(place(storage, key)))
+        }
     }
 }
 

@@ -198,7 +198,8 @@ impl Storage for S3 {
             };
         }
         let asked_for = range.as_ref().map(|r| format!("bytes={}-{}", r.start, r.end - 1));
-        let request = self.0.client.get_object().bucket(&self.0.name).key(self.full(key)?).set_range(asked_for);
+        let request =
+            self.0.client.get_object().bucket(&self.0.name).key(self.full(key)?).set_range(asked_for);
         match request.send().await {
             Ok(answer) => {
                 self.bucket_was_seen();

@@ -58,7 +58,9 @@ impl Checked {
         let got = piece.as_ref().map_or(0, |p| p.len() as u64);
         if got > self.left || (piece.is_none() && self.left > 0) {
             let how = if got > self.left { "longer" } else { "shorter" };
-            return Err(Error::new(Code::StoreLied, format!("the body is {how} than announced")).at(&self.place));
+            return Err(
+                Error::new(Code::StoreLied, format!("the body is {how} than announced")).at(&self.place)
+            );
         }
         self.left -= got;
         Ok(piece)

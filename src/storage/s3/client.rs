@@ -14,7 +14,9 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider, SharedHttpClient};
+use aws_sdk_s3::config::{
+    RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider, SharedHttpClient,
+};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use rustls_pki_types::CertificateDer;
@@ -58,7 +60,9 @@ pub(super) async fn build(settings: &StoreSettings, location: &str) -> Result<Cl
         .force_path_style(settings.path_style.unwrap_or(settings.endpoint.is_some()));
     if let Some(endpoint) = &settings.endpoint {
         if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-            return Err(Error::new(Code::Config, "the endpoint must begin with https:// or http://").at(endpoint));
+            return Err(
+                Error::new(Code::Config, "the endpoint must begin with https:// or http://").at(endpoint)
+            );
         }
         config = config.endpoint_url(endpoint);
     }
@@ -77,7 +81,8 @@ async fn region(settings: &StoreSettings) -> Region {
         Some(name) => profile.profile_name(name),
         None => profile,
     };
-    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new()).or_else(profile.build());
+    let chain =
+        RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new()).or_else(profile.build());
     chain.region().await.unwrap_or(Region::from_static(FALLBACK_REGION))
 }
 
@@ -87,7 +92,8 @@ async fn credentials(
     region: Region,
     location: &str,
 ) -> Result<SharedCredentialsProvider> {
-    let config = ProviderConfig::without_region().with_http_client(http.clone()).with_region(Some(region.clone()));
+    let config =
+        ProviderConfig::without_region().with_http_client(http.clone()).with_region(Some(region.clone()));
     if let Some(file) = &settings.credentials_file {
         std::fs::metadata(file).map_err(|e| {
             Error::new(Code::Config, "cannot read the credentials of the store")
@@ -140,7 +146,9 @@ fn certificates(file: &std::path::Path) -> Result<Vec<u8>> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|e| wrong("the CA file is not PEM").because(e))?;
-        roots.add(certificate).map_err(|e| wrong("a certificate of the CA file makes no sense").because(e))?;
+        roots
+            .add(certificate)
+            .map_err(|e| wrong("a certificate of the CA file makes no sense").because(e))?;
     }
     if roots.is_empty() {
         return Err(wrong("the CA file holds no certificate"));

@@ -91,18 +91,32 @@ fn of_answer(service: Option<&str>, status: u16) -> Verdict {
             (StoreDenied, "the store is full or its quota is used up", "make room or raise the quota")
         }
         ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
-        | (_, 301 | 307) => {
-            (StoreDenied, "the bucket lives in another region or at another endpoint", "set `region` and `endpoint`")
-        }
-        ("ConditionalRequestConflict" | "OperationAborted", _) => (StoreUnavailable, "another write is going on", ""),
-        ("PreconditionFailed", _) | (_, 412) => (ObjectExists, "it exists, and nothing is overwritten", ""),
-        ("BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "IncompleteBody", _) => (
-            StoreLied,
-            "the bytes arrived damaged",
-            "if it happens always, the store does not know checksum headers: set checksum = \"when_required\"",
+        | (_, 301 | 307) => (
+            StoreDenied,
+            "the bucket lives in another region or at another endpoint",
+            "set `region` and `endpoint`",
         ),
+        ("ConditionalRequestConflict" | "OperationAborted", _) => {
+            (StoreUnavailable, "another write is going on", "")
+        }
+        ("PreconditionFailed", _) | (_, 412) => (ObjectExists, "it exists, and nothing is overwritten", ""),
+        ("BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "IncompleteBody", _) => {
+            (
+                StoreLied,
+                "the bytes arrived damaged",
+                "if it happens always, the store does not know checksum headers: set checksum = \"when_required\"",
+            )
+        }
         ("InvalidRange", _) | (_, 416) => (StoreLied, "the object is shorter than it should be", ""),
-        ("RequestTimeout" | "SlowDown" | "Throttling" | "ThrottlingException" | "TooManyRequests" | "InternalError", _)
+        (
+            "RequestTimeout"
+            | "SlowDown"
+            | "Throttling"
+            | "ThrottlingException"
+            | "TooManyRequests"
+            | "InternalError",
+            _,
+        )
         | (_, 408 | 429) => (StoreUnavailable, "the store is busy", ""),
         ("NotImplemented", _) | (_, 501) => {
             (StoreDenied, "the store does not know this request", "`pgkeep check` says what it can do")

@@ -48,7 +48,9 @@ impl S3 {
         self.pages(prefix, None, Some("/"), |page| {
             for common in &page.prefixes {
                 let name = common.prefix().and_then(|p| p.strip_prefix(&full)?.strip_suffix('/'));
-                names.push(name.ok_or_else(|| self.lied("a common prefix outside of what was asked"))?.to_owned());
+                names.push(
+                    name.ok_or_else(|| self.lied("a common prefix outside of what was asked"))?.to_owned(),
+                );
             }
             Ok(())
         })

@@ -113,7 +113,8 @@ impl Multipart {
 impl Drop for Multipart {
     fn drop(&mut self) {
         let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) else { return };
-        let (s3, key, mut running) = (self.s3.clone(), std::mem::take(&mut self.key), std::mem::take(&mut self.running));
+        let (s3, key, mut running) =
+            (self.s3.clone(), std::mem::take(&mut self.key), std::mem::take(&mut self.running));
         runtime.spawn(async move {
             running.shutdown().await;
             if let Err(error) = abort(&s3, &key, &id).await {
@@ -133,7 +134,8 @@ async fn create(s3: &S3, key: &str) -> Result<String> {
         .run(|_| async {
             let request = s3.0.client.create_multipart_upload().bucket(&s3.0.name).key(&full);
             let request = request.set_storage_class(s3.0.storage_class.clone());
-            let answer = request.send().await.map_err(|e| s3.asked("cannot begin the upload", key).error(e))?;
+            let answer =
+                request.send().await.map_err(|e| s3.asked("cannot begin the upload", key).error(e))?;
             let id = answer.upload_id.filter(|id| !id.is_empty());
             id.ok_or_else(|| Error::new(Code::StoreLied, "an upload without an id").at(&s3.0.location))
         })
@@ -191,7 +193,8 @@ pub(super) async fn sweep(s3: &S3, before: Timestamp) -> Result<u64> {
     loop {
         let request = s3.0.client.list_multipart_uploads().bucket(&s3.0.name).prefix(&s3.0.prefix);
         let request = request.set_key_marker(markers.0.clone()).set_upload_id_marker(markers.1.clone());
-        let page = request.send().await.map_err(|e| s3.asked("cannot list unfinished uploads", "").error(e))?;
+        let page =
+            request.send().await.map_err(|e| s3.asked("cannot list unfinished uploads", "").error(e))?;
         for upload in page.uploads() {
             let (Some(key), Some(id)) = (upload.key(), upload.upload_id()) else { continue };
             let old = super::moment(upload.initiated()).is_some_and(|begun| begun <= before);
@@ -205,7 +208,8 @@ pub(super) async fn sweep(s3: &S3, before: Timestamp) -> Result<u64> {
             return Ok(aborted);
         }
         if next == markers {
-            return Err(Error::new(Code::StoreLied, "a listing says that it goes on, but not where").at(&s3.0.location));
+            return Err(Error::new(Code::StoreLied, "a listing says that it goes on, but not where")
+                .at(&s3.0.location));
         }
         markers = next;
     }

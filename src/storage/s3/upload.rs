@@ -82,7 +82,8 @@ impl S3Upload {
     /// The object is there with our length; anything else is a lie of the store.
     async fn confirm(&self) -> Result<()> {
         let (s3, key, bytes) = (&self.s3, self.key.as_str(), self.bytes);
-        let lied = |what: String| Err(Error::new(Code::StoreLied, what).at(format!("{}/{key}", s3.location())));
+        let lied =
+            |what: String| Err(Error::new(Code::StoreLied, what).at(format!("{}/{key}", s3.location())));
         s3.0.policy
             .run(|_| async move {
                 match s3.head(key).await? {
