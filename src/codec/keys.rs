@@ -46,7 +46,9 @@ impl Identities {
             }
             // The line itself is a secret: only its number is told.
             found.push(line.parse().map_err(|why: &str| {
-                Error::new(Code::Key, "not an age identity").at(format!("{place}:{}", number + 1)).because(why)
+                Error::new(Code::Key, "not an age identity")
+                    .at(format!("{place}:{}", number + 1))
+                    .because(why)
             })?);
         }
         if found.is_empty() {

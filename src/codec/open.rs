@@ -119,13 +119,16 @@ fn decrypt<B: BufRead>(source: B, key: &str, identities: Option<&Identities>) ->
 
 fn age_error(error: age::DecryptError, key: &str) -> Error {
     match error {
-        age::DecryptError::NoMatchingKeys => {
-            Error::new(Code::WrongKey, "the identity does not open this object").at(key).hint(
-                "use the identity that belongs to the recipients in backup.json (`pgkeep show ID` lists them)",
-            )
-        }
+        age::DecryptError::NoMatchingKeys => Error::new(
+            Code::WrongKey,
+            "the identity does not open this object",
+        )
+        .at(key)
+        .hint("use the identity that belongs to the recipients in backup.json (`pgkeep show ID` lists them)"),
         age::DecryptError::Io(cause) => from_io("the object cannot be read back", key, cause),
-        other => Error::new(Code::Damaged, "the object's encryption header is damaged").at(key).because(other),
+        other => {
+            Error::new(Code::Damaged, "the object's encryption header is damaged").at(key).because(other)
+        }
     }
 }
 
@@ -172,8 +175,8 @@ pub fn open_frame<'s, S: SeekableSource + 's>(
         source.seek(SeekFrom::Start(offset)).map_err(damaged)?;
         Box::new(source.take(length))
     };
-    let inner = zstd::stream::read::Decoder::new(frame)
-        .map_err(|e| Error::internal("no zstd decoder").because(e))?;
+    let inner =
+        zstd::stream::read::Decoder::new(frame).map_err(|e| Error::internal("no zstd decoder").because(e))?;
     Ok(Frame { place, inner })
 }
 
