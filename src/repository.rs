@@ -7,9 +7,9 @@
 //! A byte's way in: file → `pack` → `codec::SealWriter` → [`fanout`] → every repository's storage. Its way out:
 //! storage → [`body_reader`] or [`ranged`] → `codec::open_*` → `pack_read`.
 
-pub mod continuity;
 pub mod body_reader;
 pub mod catalog;
+pub mod continuity;
 pub mod documents;
 pub mod fanout;
 pub mod keys;
