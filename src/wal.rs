@@ -39,3 +39,12 @@ pub use record::{Record, Rmgr};
 pub use summary::{SegmentScan, SegmentSummary};
 pub use target::{Consistency, Outcome, Stop, TargetScanner};
 pub use transaction::{TransactionEnd, TransactionMark};
+
+#[cfg(test)]
+mod check_tests;
+#[cfg(test)]
+mod reader_tests;
+#[cfg(test)]
+mod synth;
+#[cfg(test)]
+mod target_tests;

@@ -13,8 +13,9 @@ pub struct SegmentSize(u32);
 
 impl SegmentSize {
     pub const DEFAULT: SegmentSize = SegmentSize(16 << 20);
-    pub fn new(bytes: u32) -> Option<Self> {
-        (bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(&bytes)).then_some(Self(bytes))
+    pub const fn new(bytes: u32) -> Option<Self> {
+        let allowed = bytes.is_power_of_two() && bytes >= 1 << 20 && bytes <= 1 << 30;
+        if allowed { Some(Self(bytes)) } else { None }
     }
     pub const fn bytes(self) -> u64 {
         self.0 as u64

@@ -195,3 +195,79 @@ impl fmt::Display for ClusterState {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A control file of a format, with just what makes it valid.
+    fn file(version: u32, catalog: u32) -> Vec<u8> {
+        let mut b = vec![0; 8192];
+        b[..8].copy_from_slice(&7_123_456_789u64.to_le_bytes());
+        b[8..12].copy_from_slice(&version.to_le_bytes());
+        b[12..16].copy_from_slice(&catalog.to_le_bytes());
+        b[16] = 6;
+        b[48] = 3;
+        b[228..232].copy_from_slice(&(16u32 << 20).to_le_bytes());
+        let at = if version == 1800 { 292 } else { 288 };
+        let crc = crc32c::crc32c(&b[..at]);
+        b[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+        b
+    }
+
+    #[test]
+    fn every_format_is_read_with_its_own_length() {
+        for (version, catalog, major) in [
+            (1300, 202_107_181, 14),
+            (1300, 202_209_061, 15),
+            (1300, 202_307_071, 16),
+            (1700, 202_406_281, 17),
+            (1800, 202_506_291, 18),
+        ] {
+            let control = ControlFile::parse(&file(version, catalog)).unwrap();
+            assert_eq!(control.major(), Some(PgMajor(major)));
+            assert_eq!(control.system, SystemId(7_123_456_789));
+            assert_eq!(control.checkpoint_copy.timeline, TimelineId(3));
+            assert_eq!(control.state.to_string(), "in production");
+            assert_eq!(control.wal_segment_size, SegmentSize::DEFAULT);
+        }
+    }
+
+    #[test]
+    fn a_changed_short_or_unknown_file_is_refused() {
+        let good = file(1800, 202_506_291);
+        for place in [0, 20, 100, 291, 293] {
+            let mut bytes = good.clone();
+            bytes[place] ^= 1;
+            let error = ControlFile::parse(&bytes).unwrap_err();
+            assert_eq!(error.code(), Code::ControlFile);
+            assert!(error.to_string().contains("CRC"), "{place}: {error}");
+        }
+        for length in [0, 8, 11, 291, 295] {
+            assert!(ControlFile::parse(&good[..length]).unwrap_err().to_string().contains("short"));
+        }
+        let error = ControlFile::parse(&file(1201, 1)).unwrap_err();
+        assert!(error.to_string().contains("format 1201"), "{error}");
+        let missing = ControlFile::read(Path::new("/nonexistent")).unwrap_err();
+        assert_eq!(missing.place(), Some("/nonexistent/global/pg_control"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(
+            changes in prop::collection::vec((0usize..300, any::<u8>()), 0..20),
+            length in 0usize..400,
+        ) {
+            let mut bytes = file(1700, 202_406_281);
+            for (place, value) in changes {
+                bytes[place] = value;
+            }
+            bytes[8..12].copy_from_slice(&1700u32.to_le_bytes());
+            let crc = crc32c::crc32c(&bytes[..288]);
+            bytes[288..292].copy_from_slice(&crc.to_le_bytes());
+            let _ = ControlFile::parse(&bytes[..length]);
+        }
+    }
+}

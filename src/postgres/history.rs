@@ -139,3 +139,85 @@ impl TimelinePath {
         SegmentName::numbered(self.segment_timeline(number, size), number, size)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const THREE: &str =
+        "1\t0/3000158\tno recovery target specified\n\n2\t0/9000000\tbefore 2026-11-21 10:00:00+00\n";
+
+    fn three() -> History {
+        History::parse(TimelineId(3), THREE.as_bytes()).unwrap()
+    }
+    fn at(text: &str) -> Lsn {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_history_is_read_and_written_as_postgresql_does() {
+        let history = three();
+        assert_eq!(history.ancestors.len(), 2);
+        assert_eq!(history.fork().unwrap().switch, at("0/9000000"));
+        assert_eq!(history.fork().unwrap().reason, "before 2026-11-21 10:00:00+00");
+        assert_eq!(history.build(), THREE);
+        let commented = format!("# a stand-in\r\n\n  \t\n{THREE}");
+        assert_eq!(History::parse(TimelineId(3), commented.as_bytes()).unwrap(), history);
+        assert_eq!(History::parse(TimelineId(5), b"# nothing\n").unwrap().ancestors, []);
+    }
+
+    #[test]
+    fn a_malformed_history_is_refused_with_its_line() {
+        for (text, line) in [
+            ("1\t0/3000158\tx\nfoo\t0/4000000\ty\n", "line 2"),
+            ("1\n", "line 1"),
+            ("1\t3000158\tx\n", "line 1"),
+            ("0\t0/3000158\tx\n", "line 1"),
+            ("3\t0/3000158\tx\n", "line 1"),
+            ("4\t0/3000158\tx\n", "line 1"),
+            ("2\t0/3000158\tx\n1\t0/4000000\ty\n", "line 2"),
+            ("1\t0/4000000\tx\n2\t0/3000158\ty\n", "line 2"),
+        ] {
+            let error = History::parse(TimelineId(3), text.as_bytes()).unwrap_err();
+            assert!(error.place().unwrap().ends_with(line), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_path_says_which_timeline_every_byte_and_segment_is_on() {
+        let path = three().path();
+        let size = SegmentSize::DEFAULT;
+        assert_eq!(path.target(), TimelineId(3));
+        assert_eq!(path.timeline_at(at("0/3000157")), TimelineId(1));
+        assert_eq!(path.timeline_at(at("0/3000158")), TimelineId(2));
+        assert_eq!(path.timeline_at(at("0/9000000")), TimelineId(3));
+        // The switch segment is read from the child's copy; a switch on a border leaves nothing of the parent in it.
+        let names: Vec<_> = (2..=9).map(|n| path.segment_timeline(n, size).0).collect();
+        assert_eq!(names, [1, 2, 2, 2, 2, 2, 2, 3]);
+        assert_eq!(path.segment(3, size).to_string(), "000000020000000000000003");
+    }
+
+    #[test]
+    fn a_backup_is_on_the_path_up_to_the_switch_of_its_timeline() {
+        let path = three().path();
+        assert!(path.contains(TimelineId(1), at("0/3000158")));
+        assert!(!path.contains(TimelineId(1), at("0/3000160")));
+        assert!(path.contains(TimelineId(2), at("0/8000000")));
+        assert!(!path.contains(TimelineId(2), at("0/2000000")));
+        assert!(path.contains(TimelineId(3), Lsn::MAX));
+        assert!(!path.contains(TimelineId(4), at("0/3000000")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes: Vec<u8>, text in "[0-9A-F/\\t\\n# ]{0,60}") {
+            let _ = History::parse(TimelineId(9), &bytes);
+            if let Ok(history) = History::parse(TimelineId(9), text.as_bytes()) {
+                let again = History::parse(TimelineId(9), history.build().as_bytes()).unwrap();
+                prop_assert_eq!(again.path(), history.path());
+            }
+        }
+    }
+}
