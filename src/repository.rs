@@ -16,8 +16,10 @@ pub mod keys;
 pub mod open;
 pub mod ranged;
 pub mod record;
+pub mod recovery_plan;
 pub mod signature;
 pub mod wal_listing;
+pub mod window;
 
 use std::sync::Arc;
 
