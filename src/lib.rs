@@ -9,6 +9,7 @@ pub mod error;
 pub mod model;
 pub mod postgres;
 pub mod repository;
+pub mod restore;
 pub mod storage;
 pub mod util;
 pub mod wal;

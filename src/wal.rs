@@ -27,6 +27,7 @@ pub mod fields;
 pub mod page;
 pub mod reader;
 pub mod record;
+pub mod redirect;
 pub mod summary;
 pub mod target;
 pub mod transaction;
