@@ -1,5 +1,7 @@
 //! `restore --to`: a cluster brought back to a moment.
 //!
-//! skeleton, filled below
+//! Order: request → plan → confirm → execute → prove. Planning reads and writes nothing; the plan is a value, and the
+//! value that was shown is the one that runs.
+
 pub mod choose;
 pub mod request;

@@ -171,11 +171,9 @@ pub fn named(
     let named = Candidate { page_errors: 0, ..backup.clone() };
     match judge(&named, system, path, listing, size) {
         Ok(reach) => Ok((backup.clone(), reach)),
-        Err(reason) => {
-            Err(Error::new(Code::TargetUnreachable, format!("the backup does not fit: {reason}"))
-                .at(id)
-                .hint("leave out `--backup`, or choose another with `pgkeep list`"))
-        }
+        Err(reason) => Err(Error::new(Code::TargetUnreachable, format!("the backup does not fit: {reason}"))
+            .at(id)
+            .hint("leave out `--backup`, or choose another with `pgkeep list`")),
     }
 }
 

@@ -77,7 +77,8 @@ impl Created {
         slot.fill(0);
         slot[..path.len()].copy_from_slice(path.as_bytes());
         let mut header = self.header;
-        header[CRC_AT..].copy_from_slice(&crc(&header, &body).to_le_bytes());
+        let sum = crc(&header, &body);
+        header[CRC_AT..].copy_from_slice(&sum.to_le_bytes());
         let old = [&self.header[..], &self.body].concat();
         let new = [&header[..], &body].concat();
         Ok(changed_runs(self.lsn, &old, &new, size))
@@ -206,7 +207,9 @@ mod tests {
         let mut at = created.lsn;
         for byte in created.header.iter().chain(&created.body) {
             at = past_header(at, SIZE);
-            if let Some(slot) = at.0.checked_sub(start.0).and_then(|o| wal.get_mut(usize::try_from(o).unwrap())) {
+            if let Some(slot) =
+                at.0.checked_sub(start.0).and_then(|o| wal.get_mut(usize::try_from(o).unwrap()))
+            {
                 *slot = *byte;
             }
             at = at.plus(1);
@@ -229,7 +232,9 @@ mod tests {
     fn the_path_becomes_empty_and_the_crc_right_wherever_the_pages_break() {
         let segment = 3 * SIZE.bytes();
         let page = PAGE_BYTES as u64;
-        for lsn in (segment + 2 * page - 80..segment + 2 * page).step_by(8).chain([segment + 40, segment + 4096]) {
+        for lsn in
+            (segment + 2 * page - 80..segment + 2 * page).step_by(8).chain([segment + 40, segment + 4096])
+        {
             let created = created(lsn);
             let mut wal = laid_out(&created, Lsn(segment), 4 * PAGE_BYTES);
             apply(&created.redirect("", SIZE).unwrap(), Lsn(segment), &mut wal).unwrap();
@@ -280,7 +285,9 @@ mod tests {
         let text = serde_json::to_string(&patches).unwrap();
         assert_eq!(serde_json::from_str::<Vec<Patch>>(&text).unwrap(), patches);
         for broken in ["\"0\"", "\"0g\"", "\"é0\""] {
-            assert!(serde_json::from_str::<Patch>(&format!(r#"{{"at":"0/0","old":{broken},"new":""}}"#)).is_err());
+            assert!(
+                serde_json::from_str::<Patch>(&format!(r#"{{"at":"0/0","old":{broken},"new":""}}"#)).is_err()
+            );
         }
     }
 }
