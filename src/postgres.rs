@@ -1,7 +1,45 @@
-//! All that knows PostgreSQL.
+//! Everything that knows a PostgreSQL server: how to reach it, what it is, what lies in its data directory, how a
+//! base backup begins and ends, and how servers are stopped, started and made for a while.
 //!
-//! Files of a data directory that are read without a server: [`control_file`], [`history`], [`checksum`].
+//! Promises:
+//! * **One session, kept alive**: [`Session`] is one connection without time limits of its own making; a lost one
+//!   is an error at the next call, never a silent reconnect ([`BackupSession`] depends on it).
+//! * **No search path**: every statement names `pg_catalog`, and the path is empty, so nobody's function is called
+//!   in place of PostgreSQL's.
+//! * **Least privilege**: what is missing is said with the `GRANT` that gives it ([`roles`]).
+//! * **Passwords are never printed**, neither in messages nor in `Debug`.
+//! * **Nothing waits for ever**: statements, tools and services have deadlines.
+//!
+//! Files of a data directory are read without a server by [`control_file`], [`history`] and [`checksum`].
+//!
+//! Order: [`conninfo`] → [`connect`] → [`facts`] → [`tools`]; [`scan`] and [`backup_session`] serve the backup,
+//! [`settings`], [`service`] and [`instance`] the restore. [`privilege`] decides as whom all of it happens: as
+//! root, pgkeep works as the owner of the data directory.
+//!
+//! Cancellation: dropping a future leaves at most a server that was being started (`instance` stops its own on
+//! drop) or a backup session that PostgreSQL ends by itself when the connection closes.
 
+pub mod backup_session;
 pub mod checksum;
+pub mod connect;
+pub mod conninfo;
 pub mod control_file;
+pub mod facts;
 pub mod history;
+pub mod instance;
+pub mod privilege;
+pub mod roles;
+pub mod scan;
+pub mod service;
+pub mod session;
+pub mod settings;
+mod tls;
+pub mod tools;
+
+pub use backup_session::{BackupSession, BackupStart, BackupStop};
+pub use connect::{connect, connect_to};
+pub use conninfo::ConnInfo;
+pub use facts::{ServerFacts, TablespaceFact};
+pub use scan::{EntryKind, Fork, RelationFile, Scan, ScanEntry, scan};
+pub use session::Session;
+pub use tools::Tools;
