@@ -1,4 +1,7 @@
-//! Small powers with one owner each, used by every layer: durable files, the clock.
+//! What every layer may use and nobody else may do: read the clock, start processes, be stopped by a test at a
+//! named step, make files durable. Nothing here knows PostgreSQL, keys or stores.
 
 pub mod clock;
 pub mod durable;
+pub mod failpoint;
+pub mod process;

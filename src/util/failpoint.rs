@@ -1,0 +1,80 @@
+//! Named steps at which a test kills, stops, delays or fails the process: the only honest way to ask "what is on
+//! disk if we stop here?" of every step.
+//!
+//! Without the feature `failpoints` [`reach`] is nothing at all. With it, the variable `FAILPOINTS` says what
+//! happens where, in the language of the crate `fail`, names separated by `;`:
+//!
+//! * `name=return(kill)`: SIGKILL to this process, there and then
+//! * `name=return(stop)`: SIGSTOP to this process; it goes on after SIGCONT
+//! * `name=return(error)`: the step fails with an internal error that names it
+//! * `name=panic`, `name=sleep(250)`, and counts: `name=2*off->return(kill)` strikes the third time
+//!
+//! A name is `area.step`, for example `backup.before_publish`, and stands in the code once.
+
+use crate::error::Result;
+
+/// Reads `FAILPOINTS`. `main` calls it first; a fault in the variable is an error, for a test that injects nothing
+/// proves nothing.
+#[cfg(feature = "failpoints")]
+pub fn setup() -> Result<()> {
+    use crate::error::{Code, Error};
+    let text = std::env::var("FAILPOINTS").unwrap_or_default();
+    for entry in text.split(';').map(str::trim).filter(|e| !e.is_empty()) {
+        let wrong = |why: String| Error::new(Code::Usage, "cannot read FAILPOINTS").at(why);
+        let (name, actions) = entry.split_once('=').ok_or_else(|| wrong(entry.to_owned()))?;
+        fail::cfg(name.trim(), actions.trim()).map_err(|e| wrong(format!("{entry}: {e}")))?;
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "failpoints"))]
+pub fn setup() -> Result<()> {
+    Ok(())
+}
+
+/// The work has come to the step `name`.
+#[cfg(feature = "failpoints")]
+pub fn reach(name: &'static str) -> Result<()> {
+    fail::fail_point!(name, |action| act(name, action.as_deref()));
+    Ok(())
+}
+
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn reach(_name: &'static str) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(feature = "failpoints")]
+fn act(name: &'static str, action: Option<&str>) -> Result<()> {
+    use crate::error::Error;
+    use nix::sys::signal::{Signal, raise};
+    let signal = match action {
+        Some("kill") => Signal::SIGKILL,
+        Some("stop") => Signal::SIGSTOP,
+        Some("error") => return Err(Error::internal("injected failure").at(name)),
+        other => return Err(Error::internal(format!("unknown failpoint action {other:?}")).at(name)),
+    };
+    raise(signal).map_err(|e| Error::internal("cannot signal this process").at(name).because(e))
+}
+
+#[cfg(all(test, feature = "failpoints"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_fails_only_where_and_as_often_as_configured() {
+        fail::cfg("test.counted", "1*off->1*return(error)->off").unwrap();
+        assert!(reach("test.counted").is_ok());
+        let error = reach("test.counted").unwrap_err();
+        assert_eq!(error.place(), Some("test.counted"));
+        assert!(reach("test.counted").is_ok());
+        assert!(reach("test.elsewhere").is_ok());
+    }
+
+    #[test]
+    fn an_unknown_action_is_an_error_not_nothing() {
+        fail::cfg("test.misspelt", "return(kil)").unwrap();
+        assert!(reach("test.misspelt").is_err());
+    }
+}
