@@ -9,9 +9,13 @@
 //! * `name=return(error)`: the step fails with an internal error that names it
 //! * `name=panic`, `name=sleep(250)`, and counts: `name=2*off->return(kill)` strikes the third time
 //!
-//! A name is `area.step`, for example `backup.before_publish`, and stands in the code once.
+//! Every name is listed in [`NAMES`], so that the crash tests can visit them all, and is reached at one place in the
+//! code (`tests/tidy.rs` proves both).
 
 use crate::error::Result;
+
+/// Every step, as `area-step` (`backup-before-publish`), one to a line, in alphabetical order.
+pub const NAMES: &[&str] = &[];
 
 /// Reads `FAILPOINTS`. `main` calls it first; a fault in the variable is an error, for a test that injects nothing
 /// proves nothing.
