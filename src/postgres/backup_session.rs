@@ -83,8 +83,9 @@ impl BackupSession {
         };
         let parameters: &[super::session::Parameter<'_>] = &[(&label, Type::TEXT), (&fast, Type::BOOL)];
         let row = session.row("begin a base backup", START_WITHIN, sql, parameters).await?;
-        let start_lsn = lsn(get(&row, 0)?)?
-            .ok_or_else(|| Error::new(Code::Sql, "the server named no start of the backup").at(session.place()))?;
+        let start_lsn = lsn(get(&row, 0)?)?.ok_or_else(|| {
+            Error::new(Code::Sql, "the server named no start of the backup").at(session.place())
+        })?;
         session.ping().await.map_err(|e| e.while_doing("the backup session does not hold"))?;
         let timeline = session.timeline().await?;
         Ok(Self { start: BackupStart { start_lsn, timeline, started_at, from_standby }, session })
@@ -106,9 +107,12 @@ impl BackupSession {
             if self.session.is_in_recovery().await? == self.start.from_standby {
                 return Ok(());
             }
-            Err(Error::new(Code::BackupFailed, "the standby was promoted during the backup").at(self.session.place()))
+            Err(Error::new(Code::BackupFailed, "the standby was promoted during the backup")
+                .at(self.session.place()))
         };
-        check.await.map_err(|e: Error| e.while_doing("the backup session is lost, so the backup cannot become whole"))
+        check.await.map_err(|e: Error| {
+            e.while_doing("the backup session is lost, so the backup cannot become whole")
+        })
     }
 
     /// Ends the backup and gives the session back.
@@ -129,14 +133,16 @@ impl BackupSession {
         };
         let sql = format!("SELECT {columns} FROM {call}");
         let row = session.row("end the base backup", STOP_WITHIN, &sql, &[]).await?;
-        let stop_lsn = lsn(get(&row, 0)?)?
-            .ok_or_else(|| Error::new(Code::Sql, "the server named no end of the backup").at(session.place()))?;
+        let stop_lsn = lsn(get(&row, 0)?)?.ok_or_else(|| {
+            Error::new(Code::Sql, "the server named no end of the backup").at(session.place())
+        })?;
         let label: Vec<u8> = get(&row, 1)?;
         let tablespace_map: Option<Vec<u8>> = get(&row, 2)?;
         let stop_time: SystemTime = get(&row, 3)?;
         let label_facts = parse_label(&label)?;
         if label_facts.start_lsn != start.start_lsn {
-            let what = format!("the label begins at {}, the backup at {}", label_facts.start_lsn, start.start_lsn);
+            let what =
+                format!("the label begins at {}, the backup at {}", label_facts.start_lsn, start.start_lsn);
             return Err(Error::new(Code::BackupFailed, what).at(session.place()));
         }
         let stop = BackupStop {
@@ -154,14 +160,16 @@ impl BackupSession {
 pub fn parse_label(label: &[u8]) -> Result<LabelFacts> {
     let text = String::from_utf8_lossy(label);
     let value = |key: &str| {
-        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).ok_or_else(|| {
-            Error::new(Code::Damaged, format!("backup_label has no line `{key}`"))
-        })
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+            .ok_or_else(|| Error::new(Code::Damaged, format!("backup_label has no line `{key}`")))
     };
     let start = value("START WAL LOCATION")?;
     let (start_lsn, file) = start.split_once(" (file ").unwrap_or((start, ""));
     let position = |text: &str| {
-        text.trim().parse().map_err(|e: Error| Error::new(Code::Damaged, "backup_label has no sound LSN").because(e))
+        text.trim()
+            .parse()
+            .map_err(|e: Error| Error::new(Code::Damaged, "backup_label has no sound LSN").because(e))
     };
     let timeline = value("START TIMELINE")?.trim().parse().map(TimelineId);
     Ok(LabelFacts {

@@ -49,7 +49,8 @@ async fn connect_host(info: &ConnInfo, host: &HostSpec, tls: &MakeRustlsConnect)
     let mut failure = None;
     for mode in order {
         let config = config(info, host, *mode)?;
-        let within = info.number("connect_timeout")?.filter(|s| *s > 0).map_or(CONNECT_TIMEOUT, Duration::from_secs);
+        let within =
+            info.number("connect_timeout")?.filter(|s| *s > 0).map_or(CONNECT_TIMEOUT, Duration::from_secs);
         match tokio::time::timeout(within, config.connect(tls.clone())).await {
             Ok(Ok((client, connection))) => {
                 return Session::begin(client, connection, tls.clone(), host.to_string()).await;
@@ -89,23 +90,23 @@ fn config(info: &ConnInfo, host: &HostSpec, mode: TokioSslMode) -> Result<tokio_
         config.options(options);
     }
     config.application_name(info.value("application_name").unwrap_or("pgkeep"));
-    match info.value("channel_binding") {
-        None | Some("prefer") => {}
-        Some("disable") => drop(config.channel_binding(ChannelBinding::Disable)),
-        Some("require") => drop(config.channel_binding(ChannelBinding::Require)),
+    config.channel_binding(match info.value("channel_binding") {
+        None | Some("prefer") => ChannelBinding::Prefer,
+        Some("disable") => ChannelBinding::Disable,
+        Some("require") => ChannelBinding::Require,
         Some(_) => return Err(wrong("channel_binding")),
-    }
-    match info.value("sslnegotiation") {
-        None | Some("postgres") => {}
-        Some("direct") => drop(config.ssl_negotiation(SslNegotiation::Direct)),
+    });
+    config.ssl_negotiation(match info.value("sslnegotiation") {
+        None | Some("postgres") => SslNegotiation::Postgres,
+        Some("direct") => SslNegotiation::Direct,
         Some(_) => return Err(wrong("sslnegotiation")),
-    }
-    match info.value("target_session_attrs") {
-        None | Some("any") => {}
-        Some("read-write" | "primary") => drop(config.target_session_attrs(TargetSessionAttrs::ReadWrite)),
-        Some("read-only" | "standby") => drop(config.target_session_attrs(TargetSessionAttrs::ReadOnly)),
+    });
+    config.target_session_attrs(match info.value("target_session_attrs") {
+        None | Some("any") => TargetSessionAttrs::Any,
+        Some("read-write" | "primary") => TargetSessionAttrs::ReadWrite,
+        Some("read-only" | "standby") => TargetSessionAttrs::ReadOnly,
         Some(_) => return Err(wrong("target_session_attrs")),
-    }
+    });
     keepalives(info, &mut config)?;
     Ok(config)
 }
@@ -135,14 +136,14 @@ fn refused(info: &ConnInfo, host: &HostSpec, e: &tokio_postgres::Error) -> Error
     let error = Error::new(Code::Connect, what).at(place(info, host));
     match (e.code().map(tokio_postgres::error::SqlState::code), &info.pass_file_note) {
         (_, Some(note)) => error.hint(note.clone()),
-        (Some("28P01" | "28000"), None) => {
-            error.hint("look at pg_hba.conf, and give the password in ~/.pgpass of the user that pgkeep runs as")
-        }
+        (Some("28P01" | "28000"), None) => error
+            .hint("look at pg_hba.conf, and give the password in ~/.pgpass of the user that pgkeep runs as"),
         (Some("57P03"), None) => error.hint("the server is starting up or shutting down: try again"),
         (Some(_), None) => error,
-        (None, None) if info.password().is_none() && e.to_string().contains("password missing") => {
-            error.hint("the server asks for a password: put one line into ~/.pgpass of the user that pgkeep runs as")
-        }
+        (None, None) if info.password().is_none() && e.to_string().contains("password missing") => error
+            .hint(
+                "the server asks for a password: put one line into ~/.pgpass of the user that pgkeep runs as",
+            ),
         (None, None) => error.hint("is the server running, and is this its host, socket directory and port?"),
     }
 }

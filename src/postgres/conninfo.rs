@@ -264,7 +264,11 @@ fn hosts(host: Option<String>, hostaddr: Option<String>, port: Option<String>) -
             let text = ports.get(i).or_else(|| ports.first()).map_or("", String::as_str);
             let port = match text {
                 "" => 5432,
-                text => text.parse().ok().filter(|p| *p > 0).ok_or_else(|| wrong(format!("`{text}` is not a port")))?,
+                text => text
+                    .parse()
+                    .ok()
+                    .filter(|p| *p > 0)
+                    .ok_or_else(|| wrong(format!("`{text}` is not a port")))?,
             };
             let hostaddr = addresses.get(i).filter(|a| !a.is_empty()).cloned();
             let host = names.get(i).filter(|h| !h.is_empty()).cloned();
@@ -282,7 +286,10 @@ fn default_socket(port: u16) -> String {
     found.unwrap_or(if Path::new(debian).is_dir() { debian } else { own }).to_owned()
 }
 
-fn ssl(values: &mut BTreeMap<String, String>, around: &Surroundings<'_>) -> Result<(SslMode, Option<RootCert>)> {
+fn ssl(
+    values: &mut BTreeMap<String, String>,
+    around: &Surroundings<'_>,
+) -> Result<(SslMode, Option<RootCert>)> {
     let root = match values.remove("sslrootcert") {
         Some(text) if text == "system" => Some(RootCert::System),
         Some(text) => Some(RootCert::File(PathBuf::from(text))),
@@ -308,8 +315,10 @@ fn ssl(values: &mut BTreeMap<String, String>, around: &Surroundings<'_>) -> Resu
         return Err(wrong("`sslrootcert=system` goes with `sslmode=verify-full` only"));
     }
     if root.is_none() && matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull) {
-        return Err(wrong("the connection wants the server's certificate verified, but there is no root certificate")
-            .hint("add `sslrootcert=/path/of/ca.crt`, or `sslrootcert=system`"));
+        return Err(wrong(
+            "the connection wants the server's certificate verified, but there is no root certificate",
+        )
+        .hint("add `sslrootcert=/path/of/ca.crt`, or `sslrootcert=system`"));
     }
     Ok((mode, root))
 }

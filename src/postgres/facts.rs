@@ -127,7 +127,8 @@ impl Session {
             raw.iter().map(|(k, v)| (k.clone(), String::from_utf8_lossy(v).into_owned())).collect();
         let identity = self.identity().await?;
         let sockets = place("unix_socket_directories")?.into_os_string().into_vec();
-        let socket_dirs = split_list(&sockets).into_iter().map(|b| PathBuf::from(OsString::from_vec(b))).collect();
+        let socket_dirs =
+            split_list(&sockets).into_iter().map(|b| PathBuf::from(OsString::from_vec(b))).collect();
         Ok(ServerFacts {
             version_num: self.version_num(),
             major: self.major(),
@@ -193,7 +194,11 @@ impl Session {
     }
 
     async fn settings(&self) -> Result<BTreeMap<String, Vec<u8>>> {
-        let sql = concat!("SELECT name, ", raw_bytes!("setting"), " FROM pg_catalog.pg_settings WHERE setting IS NOT NULL");
+        let sql = concat!(
+            "SELECT name, ",
+            raw_bytes!("setting"),
+            " FROM pg_catalog.pg_settings WHERE setting IS NOT NULL"
+        );
         let rows = self.rows("read the settings", QUICK, sql, &[]).await?;
         rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
     }
@@ -211,7 +216,8 @@ impl Session {
                    current_user::pg_catalog.text, pg_catalog.host(pg_catalog.inet_server_addr()) \
                    FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_init() i";
         let row = self.rows("ask the server what it is", QUICK, sql, NO_PARAMETERS).await?.pop();
-        let row = row.ok_or_else(|| Error::new(Code::Sql, "the server does not say what it is").at(self.place()))?;
+        let row =
+            row.ok_or_else(|| Error::new(Code::Sql, "the server does not say what it is").at(self.place()))?;
         let number = |column: usize| -> Result<u32> {
             let signed: i32 = get(&row, column)?;
             u32::try_from(signed)

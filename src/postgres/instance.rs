@@ -88,9 +88,15 @@ pub struct Instance {
 
 impl Instance {
     /// Spawns the server and returns at once: `wait_until_open` or `state` say what becomes of it.
-    pub fn start(tools: &Tools, data_directory: &Path, owner: &Owner, options: &StartOptions) -> Result<Self> {
+    pub fn start(
+        tools: &Tools,
+        data_directory: &Path,
+        owner: &Owner,
+        options: &StartOptions,
+    ) -> Result<Self> {
         let log = |e| Error::io("cannot open the server's log", &options.log_file, e);
-        let out = OpenOptions::new().append(true).create(true).mode(0o600).open(&options.log_file).map_err(log)?;
+        let out =
+            OpenOptions::new().append(true).create(true).mode(0o600).open(&options.log_file).map_err(log)?;
         let err = out.try_clone().map_err(log)?;
         let mut command = tools.command("postgres", owner);
         command.arg("-D").arg(data_directory).stdin(Stdio::null()).stdout(out).stderr(err);
@@ -98,9 +104,8 @@ impl Instance {
             command.arg("-c").arg(format!("{name}={value}"));
         }
         privilege::detach(&mut command);
-        let child = command
-            .spawn()
-            .map_err(|e| Error::io("cannot start PostgreSQL", tools.path("postgres"), e))?;
+        let child =
+            command.spawn().map_err(|e| Error::io("cannot start PostgreSQL", tools.path("postgres"), e))?;
         Ok(Self {
             tools: tools.clone(),
             data_directory: data_directory.to_path_buf(),
@@ -126,8 +131,9 @@ impl Instance {
     /// The state right now.
     pub fn state(&mut self) -> Result<ServerState> {
         if let Some(child) = &mut self.child {
-            let ended =
-                child.try_wait().map_err(|e| Error::io("cannot follow the server", &self.data_directory, e))?;
+            let ended = child
+                .try_wait()
+                .map_err(|e| Error::io("cannot follow the server", &self.data_directory, e))?;
             if ended.is_some() {
                 return Ok(ServerState::Down);
             }
@@ -206,9 +212,13 @@ impl Instance {
     /// Ends a recovery through `pg_ctl promote`, which needs no connection, and waits until it has ended.
     pub async fn promote(&mut self, within: Duration) -> Result<()> {
         let run = self.tools.run("pg_ctl", &self.owner, within.max(Duration::from_secs(10)));
-        run.arg("-D").arg(&self.data_directory).args(["-W", "promote"]).run().await?.success().map_err(|e| {
-            Error::new(Code::Service, "the server cannot be promoted").at(self.data_directory.display()).because(e)
-        })?;
+        run.arg("-D").arg(&self.data_directory).args(["-W", "promote"]).run().await?.success().map_err(
+            |e| {
+                Error::new(Code::Service, "the server cannot be promoted")
+                    .at(self.data_directory.display())
+                    .because(e)
+            },
+        )?;
         self.wait_for_end_of_recovery(within).await
     }
 
@@ -252,7 +262,9 @@ impl Drop for Instance {
         if !self.ours || self.child.is_none() {
             return;
         }
-        for (signal, patience) in [(Signal::SIGQUIT, Duration::from_secs(10)), (Signal::SIGKILL, Duration::from_secs(2))] {
+        for (signal, patience) in
+            [(Signal::SIGQUIT, Duration::from_secs(10)), (Signal::SIGKILL, Duration::from_secs(2))]
+        {
             self.signal(signal);
             let deadline = Deadline::after(patience);
             while !deadline.passed() {
@@ -284,7 +296,11 @@ pub fn state_of(data_directory: &Path) -> Result<ServerState> {
 
 /// Waits for a server that the host's manager started: open, or gone, which is an error with its log's tail. A server
 /// that is not there yet gets `grace` to appear.
-pub async fn wait_until_open(data_directory: &Path, log_file: Option<&Path>, within: Duration) -> Result<ServerState> {
+pub async fn wait_until_open(
+    data_directory: &Path,
+    log_file: Option<&Path>,
+    within: Duration,
+) -> Result<ServerState> {
     let (deadline, grace) = (Deadline::after(within), Deadline::after(within.min(Duration::from_secs(20))));
     let mut appeared = false;
     loop {
@@ -346,7 +362,10 @@ pub fn last_words(tail: &str) -> String {
 
 /// Without the `log_line_prefix`.
 fn strip_prefix(line: &str) -> &str {
-    ["FATAL:", "PANIC:", "DETAIL:", "HINT:"].iter().find_map(|word| line.find(word)).map_or(line, |at| &line[at..])
+    ["FATAL:", "PANIC:", "DETAIL:", "HINT:"]
+        .iter()
+        .find_map(|word| line.find(word))
+        .map_or(line, |at| &line[at..])
 }
 
 /// True when a server can make its socket in this directory.

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use nix::unistd::{Gid, Uid, User, getgrouplist, geteuid, setegid, seteuid, setgroups};
+use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setegid, seteuid, setgroups};
 
 use crate::error::{Code, Error, Result};
 
@@ -49,9 +49,10 @@ impl Owner {
     }
     /// A user by name, with its own group.
     pub fn named(name: &str) -> Result<Self> {
-        let user = User::from_name(name).ok().flatten().ok_or_else(|| {
-            Error::new(Code::NotReady, format!("there is no user `{name}` on this host"))
-        })?;
+        let user = User::from_name(name)
+            .ok()
+            .flatten()
+            .ok_or_else(|| Error::new(Code::NotReady, format!("there is no user `{name}` on this host")))?;
         Self::from_ids(user.uid, user.gid)
     }
     /// The user that this process works as now.
@@ -184,7 +185,10 @@ mod tests {
         let said = ids_of(&mut command);
         assert!(said.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}")), "{said}");
         assert!(said.contains(&format!("Gid:\t{gid}\t{gid}\t{gid}\t{gid}")), "{said}");
-        assert!(!said.lines().any(|l| l.starts_with("Groups:") && l.split_whitespace().any(|w| w == "0")), "{said}");
+        assert!(
+            !said.lines().any(|l| l.starts_with("Groups:") && l.split_whitespace().any(|w| w == "0")),
+            "{said}"
+        );
     }
 
     #[test]

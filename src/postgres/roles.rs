@@ -99,14 +99,17 @@ mod tests {
 
     #[test]
     fn each_major_gets_the_functions_that_it_has() {
-        assert_eq!(create_role(PgMajor(14), "pgkeep"), [
-            "CREATE ROLE \"pgkeep\" LOGIN",
-            "GRANT pg_monitor TO \"pgkeep\"",
-            "GRANT EXECUTE ON FUNCTION pg_catalog.pg_start_backup(text, boolean, boolean) TO \"pgkeep\"",
-            "GRANT EXECUTE ON FUNCTION pg_catalog.pg_stop_backup(boolean, boolean) TO \"pgkeep\"",
-            "GRANT EXECUTE ON FUNCTION pg_catalog.pg_switch_wal() TO \"pgkeep\"",
-            "GRANT EXECUTE ON FUNCTION pg_catalog.pg_create_restore_point(text) TO \"pgkeep\"",
-        ]);
+        assert_eq!(
+            create_role(PgMajor(14), "pgkeep"),
+            [
+                "CREATE ROLE \"pgkeep\" LOGIN",
+                "GRANT pg_monitor TO \"pgkeep\"",
+                "GRANT EXECUTE ON FUNCTION pg_catalog.pg_start_backup(text, boolean, boolean) TO \"pgkeep\"",
+                "GRANT EXECUTE ON FUNCTION pg_catalog.pg_stop_backup(boolean, boolean) TO \"pgkeep\"",
+                "GRANT EXECUTE ON FUNCTION pg_catalog.pg_switch_wal() TO \"pgkeep\"",
+                "GRANT EXECUTE ON FUNCTION pg_catalog.pg_create_restore_point(text) TO \"pgkeep\"",
+            ]
+        );
         let newer = create_role(PgMajor(18), "pgkeep");
         assert!(newer.contains(&"GRANT pg_checkpoint TO \"pgkeep\"".to_owned()));
         assert!(newer.iter().any(|s| s.contains("pg_catalog.pg_backup_start(text, boolean)")));

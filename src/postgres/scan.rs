@@ -121,8 +121,11 @@ pub fn scan(data_directory: &Path, version_directory: &str) -> Result<Scan> {
     walk.scan.entries.sort_by(|a, b| a.path.as_os_str().as_bytes().cmp(b.path.as_os_str().as_bytes()));
     walk.scan.skipped.sort_by(|a, b| a.path.cmp(&b.path));
     if !walk.scan.entries.iter().any(|e| e.kind == EntryKind::ControlFile) {
-        return Err(Error::new(Code::NotReady, "this is no data directory of PostgreSQL: global/pg_control is missing")
-            .at(data_directory.display()));
+        return Err(Error::new(
+            Code::NotReady,
+            "this is no data directory of PostgreSQL: global/pg_control is missing",
+        )
+        .at(data_directory.display()));
     }
     Ok(walk.scan)
 }
@@ -167,7 +170,14 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn name(&mut self, above: &Path, place: Place, name: &OsString, path: &Path, meta: &Metadata) -> Result<()> {
+    fn name(
+        &mut self,
+        above: &Path,
+        place: Place,
+        name: &OsString,
+        path: &Path,
+        meta: &Metadata,
+    ) -> Result<()> {
         let relative = above.join(name);
         let kind = meta.file_type();
         let verdict = rules::decide(place, name.as_bytes());
@@ -182,7 +192,9 @@ impl Walk<'_> {
             return self.link(relative, path, place, verdict);
         }
         if !kind.is_file() {
-            debug_assert!(kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device());
+            debug_assert!(
+                kind.is_socket() || kind.is_fifo() || kind.is_block_device() || kind.is_char_device()
+            );
             self.skip(relative, SkipReason::Special, None);
             return Ok(());
         }
@@ -222,7 +234,9 @@ impl Walk<'_> {
         for name in ["archive_status", "summaries"] {
             let path = path.join(name);
             match std::fs::metadata(&path) {
-                Ok(meta) if meta.is_dir() => self.enter(relative.join(name), &path, EntryKind::Directory, &meta),
+                Ok(meta) if meta.is_dir() => {
+                    self.enter(relative.join(name), &path, EntryKind::Directory, &meta)
+                }
                 Ok(_) => {}
                 Err(e) if vanished(&e) => {}
                 Err(e) => return Err(unreadable(&path, e)),

@@ -45,12 +45,22 @@ pub struct Commands {
 /// Who stops and starts the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Manager {
-    Commands { stop: String, start: String },
+    Commands {
+        stop: String,
+        start: String,
+    },
     /// Debian's; it speaks to systemd by itself where that runs.
-    PgCtlCluster { version: String, name: String },
-    Systemctl { unit: String },
+    PgCtlCluster {
+        version: String,
+        name: String,
+    },
+    Systemctl {
+        unit: String,
+    },
     /// Nobody: `pg_ctl`, with the options that the server was started with last time.
-    PgCtl { options: Vec<String> },
+    PgCtl {
+        options: Vec<String>,
+    },
 }
 
 /// The server of one data directory.
@@ -66,13 +76,21 @@ pub struct Service {
 impl Service {
     /// Finds out who manages the server. Call it before the data directory is moved aside: for `pg_ctl`, the
     /// options of the last start are read from it.
-    pub async fn detect(commands: Commands, data_directory: &Path, owner: Owner, tools: Tools) -> Result<Self> {
+    pub async fn detect(
+        commands: Commands,
+        data_directory: &Path,
+        owner: Owner,
+        tools: Tools,
+    ) -> Result<Self> {
         let manager = match (commands.stop, commands.start) {
             (Some(stop), Some(start)) => Manager::Commands { stop, start },
             (None, None) => detect::manager(data_directory).await?,
             _ => {
-                return Err(Error::new(Code::Config, "the service has only one of the commands `stop` and `start`")
-                    .hint("give both in [cluster.NAME.service], or neither"));
+                return Err(Error::new(
+                    Code::Config,
+                    "the service has only one of the commands `stop` and `start`",
+                )
+                .hint("give both in [cluster.NAME.service], or neither"));
             }
         };
         let data_directory = data_directory.to_path_buf();
@@ -102,9 +120,12 @@ impl Service {
     /// Refuses when something would start the server again behind our back.
     pub fn refuse_other_managers(&self) -> Result<()> {
         let Some(manager) = other_manager(&self.data_directory)? else { return Ok(()) };
-        Err(Error::new(Code::ServerRunning, format!("{} manages this server and would start it again", manager.name))
-            .at(self.data_directory.display())
-            .hint(manager.hint))
+        Err(Error::new(
+            Code::ServerRunning,
+            format!("{} manages this server and would start it again", manager.name),
+        )
+        .at(self.data_directory.display())
+        .hint(manager.hint))
     }
 
     /// Stops the server (fast) and waits until nothing of it is left. Not running is fine.
@@ -146,9 +167,12 @@ impl Service {
         let deadline = Deadline::after(span);
         loop {
             if let Some(server) = self.running().await? {
-                return Err(Error::new(Code::ServerRunning, "something started PostgreSQL again after it was stopped")
-                    .at(server.label(&self.data_directory))
-                    .hint("pause the cluster manager or the unit that does this, then try again"));
+                return Err(Error::new(
+                    Code::ServerRunning,
+                    "something started PostgreSQL again after it was stopped",
+                )
+                .at(server.label(&self.data_directory))
+                .hint("pause the cluster manager or the unit that does this, then try again"));
             }
             if deadline.passed() {
                 return Ok(());
@@ -165,7 +189,9 @@ impl Service {
             Manager::PgCtlCluster { version, name } => {
                 self.as_root("pg_ctlcluster").args([version.as_str(), name, "start"]).run().await
             }
-            Manager::Systemctl { unit } => self.as_root("systemctl").args(["start", "--no-block", unit]).run().await,
+            Manager::Systemctl { unit } => {
+                self.as_root("systemctl").args(["start", "--no-block", unit]).run().await
+            }
             Manager::PgCtl { options } => {
                 let log = self.data_directory.join("pgkeep-start.log");
                 let run = self.tools.run("pg_ctl", &self.owner, COMMAND_WITHIN);
@@ -200,10 +226,11 @@ impl Service {
             }
             _ => None,
         };
-        let collected = std::fs::read_to_string(self.data_directory.join("current_logfiles")).ok().and_then(|text| {
-            let line = text.lines().find_map(|l| l.strip_prefix("stderr "))?.to_owned();
-            Some(self.data_directory.join(line))
-        });
+        let collected =
+            std::fs::read_to_string(self.data_directory.join("current_logfiles")).ok().and_then(|text| {
+                let line = text.lines().find_map(|l| l.strip_prefix("stderr "))?.to_owned();
+                Some(self.data_directory.join(line))
+            });
         [collected, debian, Some(own)].into_iter().flatten().find(|p| p.exists())
     }
 
@@ -215,7 +242,8 @@ impl Service {
             }
             Manager::PgCtl { options } => {
                 let given = options.iter().find_map(|o| {
-                    o.strip_prefix("config_file=").or_else(|| o.strip_prefix("--config_file="))
+                    o.strip_prefix("config_file=")
+                        .or_else(|| o.strip_prefix("--config_file="))
                         .or_else(|| o.strip_prefix("--config-file="))
                 });
                 given.map_or_else(|| self.data_directory.join("postgresql.conf"), PathBuf::from)
@@ -228,7 +256,9 @@ impl Service {
     pub fn configured(&self, name: &str) -> Result<Option<String>> {
         let main = self.config_file();
         let mut value = None;
-        for file in settings::files(&main)?.into_iter().chain([self.data_directory.join("postgresql.auto.conf")]) {
+        for file in
+            settings::files(&main)?.into_iter().chain([self.data_directory.join("postgresql.auto.conf")])
+        {
             match std::fs::read(&file) {
                 Ok(bytes) => value = settings::value(&String::from_utf8_lossy(&bytes), name).or(value),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}

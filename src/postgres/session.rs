@@ -112,8 +112,13 @@ impl Session {
                 .hint("pgkeep works with PostgreSQL 14 to 18"));
         }
         // Known to all supported versions: came with 14.
-        self.row("prepare the session", QUICK, "SELECT pg_catalog.set_config('idle_session_timeout', '0', false)", &[])
-            .await?;
+        self.row(
+            "prepare the session",
+            QUICK,
+            "SELECT pg_catalog.set_config('idle_session_timeout', '0', false)",
+            &[],
+        )
+        .await?;
         if self.version_num >= 170_000 {
             let set = "SELECT pg_catalog.set_config('transaction_timeout', '0', false)";
             self.row("prepare the session", QUICK, set, &[]).await?;
@@ -164,7 +169,13 @@ impl Session {
         self.within(doing, within, self.client.query_typed(sql, parameters)).await
     }
     /// Like [`Session::rows`], for exactly one row.
-    pub async fn row(&self, doing: &str, within: Duration, sql: &str, parameters: &[Parameter<'_>]) -> Result<Row> {
+    pub async fn row(
+        &self,
+        doing: &str,
+        within: Duration,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Row> {
         let mut rows = self.rows(doing, within, sql, parameters).await?;
         match (rows.pop(), rows.is_empty()) {
             (Some(row), true) => Ok(row),
@@ -200,7 +211,8 @@ impl Session {
     /// Asks the server to stop what it is doing for us, and gives the connection up.
     async fn abandon(&self) {
         self.abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
-        let cancel = self.client.cancel_token().cancel_query(self.tls.clone());
+        let token = self.client.cancel_token();
+        let cancel = token.cancel_query(self.tls.clone());
         // Best effort: the connection is given up whatever comes of it.
         let _ = tokio::time::timeout(Duration::from_secs(5), cancel).await;
     }
@@ -233,7 +245,8 @@ impl Session {
         let sql = "SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()";
         let text: String = self.value("ask for the system identifier", sql).await?;
         // It is unsigned there and signed in SQL.
-        let signed: i64 = text.parse().map_err(|_| Error::new(Code::Sql, "the system identifier is no number"))?;
+        let signed: i64 =
+            text.parse().map_err(|_| Error::new(Code::Sql, "the system identifier is no number"))?;
         Ok(SystemId(signed.cast_unsigned()))
     }
     /// The database's clock.
@@ -296,12 +309,15 @@ impl Session {
     /// Held by this session until it ends; false when somebody else has it.
     pub async fn try_advisory_lock(&self, class: i32, object: i32) -> Result<bool> {
         let sql = "SELECT pg_catalog.pg_try_advisory_lock($1, $2)";
-        let row = self.row("take the lock", QUICK, sql, &[(&class, Type::INT4), (&object, Type::INT4)]).await?;
+        let row =
+            self.row("take the lock", QUICK, sql, &[(&class, Type::INT4), (&object, Type::INT4)]).await?;
         get(&row, 0)
     }
     pub async fn advisory_unlock(&self, class: i32, object: i32) -> Result<bool> {
         let sql = "SELECT pg_catalog.pg_advisory_unlock($1, $2)";
-        let row = self.row("give the lock back", QUICK, sql, &[(&class, Type::INT4), (&object, Type::INT4)]).await?;
+        let row = self
+            .row("give the lock back", QUICK, sql, &[(&class, Type::INT4), (&object, Type::INT4)])
+            .await?;
         get(&row, 0)
     }
     /// Ends recovery and waits until it has ended.
@@ -330,7 +346,8 @@ pub(super) fn get<T: FromSqlOwned>(row: &Row, column: usize) -> Result<T> {
 }
 
 pub(super) fn lsn(text: Option<String>) -> Result<Option<Lsn>> {
-    text.map(|t| t.parse().map_err(|e: Error| Error::new(Code::Sql, "an LSN was expected").because(e))).transpose()
+    text.map(|t| t.parse().map_err(|e: Error| Error::new(Code::Sql, "an LSN was expected").because(e)))
+        .transpose()
 }
 
 /// An error and its causes in one line.

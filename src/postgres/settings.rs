@@ -64,7 +64,8 @@ pub fn edit(text: &str, remove: &[&str], add: &[(&str, String)], comment: &str) 
         })
     };
     let ours = format!("# pgkeep: {comment}\n");
-    let mut result: String = text.split_inclusive('\n').filter(|line| !goes(line) && **line != ours).collect();
+    let mut result: String =
+        text.split_inclusive('\n').filter(|line| !goes(line) && **line != ours).collect();
     if add.is_empty() {
         return result;
     }
@@ -86,7 +87,8 @@ pub fn edit_file(path: &Path, remove: &[&str], add: &[(&str, String)], comment: 
     use std::os::unix::fs::PermissionsExt;
     let (text, mode) = match std::fs::read_to_string(path) {
         Ok(text) => {
-            let meta = std::fs::metadata(path).map_err(|e| Error::io("cannot look at the settings", path, e))?;
+            let meta =
+                std::fs::metadata(path).map_err(|e| Error::io("cannot look at the settings", path, e))?;
             (text, meta.permissions().mode() & 0o7777)
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => (String::new(), 0o600),
@@ -108,7 +110,8 @@ fn follow(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     if depth > INCLUDE_DEPTH {
         return Err(Error::new(Code::NotReady, "the configuration includes itself").at(path.display()));
     }
-    let bytes = std::fs::read(path).map_err(|e| Error::io("cannot read the configuration of PostgreSQL", path, e))?;
+    let bytes =
+        std::fs::read(path).map_err(|e| Error::io("cannot read the configuration of PostgreSQL", path, e))?;
     if !found.contains(&path.to_path_buf()) {
         found.push(path.to_path_buf());
     }
@@ -147,7 +150,8 @@ fn conf_files(directory: &Path) -> Result<Vec<PathBuf>> {
 /// `name = value`, `name value`, `name 'value'  # comment`.
 fn parse_line(line: &str) -> Option<Line> {
     let line = line.trim();
-    let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$' | '-')) && c.is_ascii())?;
+    let end = line
+        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$' | '-')) && c.is_ascii())?;
     let (name, rest) = line.split_at(end);
     if name.is_empty() {
         return None;

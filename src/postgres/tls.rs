@@ -25,9 +25,13 @@ pub(super) fn connector(info: &ConnInfo) -> Result<MakeRustlsConnect> {
         .with_custom_certificate_verifier(verifier(info, provider)?);
     let mut config = match &info.client_cert {
         None => builder.with_no_client_auth(),
-        Some((cert, key)) => builder
-            .with_client_auth_cert(certificates(cert)?, private_key(key)?)
-            .map_err(|e| Error::new(Code::Key, "the client certificate and its key cannot be used").at(cert.display()).because(e))?,
+        Some((cert, key)) => {
+            builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(|e| {
+                Error::new(Code::Key, "the client certificate and its key cannot be used")
+                    .at(cert.display())
+                    .because(e)
+            })?
+        }
     };
     // Servers since 17 ask for it when TLS comes without negotiation; older ones do not mind.
     config.alpn_protocols = vec![b"postgresql".to_vec()];
@@ -70,8 +74,10 @@ fn file_roots(path: &Path) -> Result<RootCertStore> {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let unreadable =
         |e| Error::new(Code::Config, "cannot read the certificates").at(path.display()).because(e);
-    let certs: Vec<_> =
-        CertificateDer::pem_file_iter(path).map_err(unreadable)?.collect::<Result<_, _>>().map_err(unreadable)?;
+    let certs: Vec<_> = CertificateDer::pem_file_iter(path)
+        .map_err(unreadable)?
+        .collect::<Result<_, _>>()
+        .map_err(unreadable)?;
     if certs.is_empty() {
         return Err(Error::new(Code::Config, "the file has no certificate").at(path.display()));
     }

@@ -36,7 +36,8 @@ impl Tools {
                     .hint("bin_directory is the one with pg_ctl and postgres in it")
             })?;
             if found != major {
-                let what = format!("bin_directory has the tools of PostgreSQL {found}, the cluster is of {major}");
+                let what =
+                    format!("bin_directory has the tools of PostgreSQL {found}, the cluster is of {major}");
                 return Err(Error::new(Code::Tools, what)
                     .at(configured.display())
                     .hint(format!("set bin_directory to those of PostgreSQL {major}")));
@@ -108,11 +109,14 @@ async fn version_in(directory: &Path) -> Result<Option<PgMajor>> {
     let run = Run::from_command(tools.command("postgres", &Owner::current()?), ASK);
     let said = run.arg("--version").run().await.and_then(crate::util::process::Finished::success);
     let said = said.map_err(|e| {
-        Error::new(Code::Tools, "the `postgres` program does not say its version").at(program.display()).because(e)
+        Error::new(Code::Tools, "the `postgres` program does not say its version")
+            .at(program.display())
+            .because(e)
     })?;
     let text = said.stdout_text();
     parse_version(&text).map(Some).ok_or_else(|| {
-        Error::new(Code::Tools, format!("`{}` is no version of PostgreSQL", text.trim())).at(program.display())
+        Error::new(Code::Tools, format!("`{}` is no version of PostgreSQL", text.trim()))
+            .at(program.display())
     })
 }
 
@@ -134,7 +138,8 @@ async fn candidates(major: PgMajor, running: Option<&Path>) -> Vec<PathBuf> {
     }
     if let Some(path) = std::env::var_os("PATH") {
         // `postgres` on the PATH is often a link; its neighbours are where it leads.
-        let linked = |d: PathBuf| std::fs::canonicalize(d.join("postgres")).ok()?.parent().map(Path::to_path_buf);
+        let linked =
+            |d: PathBuf| std::fs::canonicalize(d.join("postgres")).ok()?.parent().map(Path::to_path_buf);
         directories.extend(std::env::split_paths(&path).filter_map(linked));
     }
     directories

@@ -48,6 +48,13 @@ impl Run {
         command.process_group(0).kill_on_drop(true);
         Self { command, program, stdin: Vec::new(), deadline, limit: DEFAULT_LIMIT }
     }
+    /// From a command that was prepared elsewhere (its user, its environment).
+    pub fn from_command(command: std::process::Command, deadline: Duration) -> Self {
+        let program = command.get_program().to_owned();
+        let mut command = Command::from(command);
+        command.process_group(0).kill_on_drop(true);
+        Self { command, program, stdin: Vec::new(), deadline, limit: DEFAULT_LIMIT }
+    }
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self

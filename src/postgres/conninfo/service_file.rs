@@ -18,7 +18,9 @@ pub(super) fn look_up(
     let own = own.or_else(|| around.home.as_ref().map(|h| h.join(".pg_service.conf")));
     let system = (around.env)("PGSYSCONFDIR").map_or_else(|| "/etc/postgresql-common".into(), PathBuf::from);
     let mut read_from = Vec::new();
-    for (path, required) in own.map(|p| (p, must_exist)).into_iter().chain([(system.join("pg_service.conf"), false)]) {
+    for (path, required) in
+        own.map(|p| (p, must_exist)).into_iter().chain([(system.join("pg_service.conf"), false)])
+    {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !required => continue,
@@ -29,7 +31,8 @@ pub(super) fn look_up(
         }
         read_from.push(path.display().to_string());
     }
-    let places = if read_from.is_empty() { "there is no service file".to_owned() } else { read_from.join(", ") };
+    let places =
+        if read_from.is_empty() { "there is no service file".to_owned() } else { read_from.join(", ") };
     Err(wrong(format!("the service `{service}` is not defined"))
         .at(places)
         .hint("set PGSERVICEFILE, or write the options into the connection itself"))
@@ -56,7 +59,9 @@ pub(super) fn section(text: &str, service: &str) -> Result<Option<BTreeMap<Strin
             .split_once('=')
             .ok_or_else(|| wrong(format!("a line of the service `{service}` has no `=`")))?;
         if key.trim() == "service" {
-            return Err(wrong(format!("the service `{service}` names another service, which is not supported")));
+            return Err(wrong(format!(
+                "the service `{service}` names another service, which is not supported"
+            )));
         }
         values.entry(key.trim().to_owned()).or_insert_with(|| value.trim().to_owned());
     }

@@ -27,7 +27,8 @@ impl Scratch {
     /// Makes and starts a cluster below `parent`, which `owner` must be able to write to.
     pub async fn create(tools: &Tools, owner: &Owner, parent: &Path, initdb: &[&str]) -> Result<Self> {
         let made = |e| Error::io("cannot make a scratch directory", parent, e);
-        let directory = tempfile::Builder::new().prefix("pgkeep-scratch-").tempdir_in(parent).map_err(made)?;
+        let directory =
+            tempfile::Builder::new().prefix("pgkeep-scratch-").tempdir_in(parent).map_err(made)?;
         give(directory.path(), owner)?;
         let socket = if socket_fits(directory.path()) {
             None
@@ -39,7 +40,8 @@ impl Scratch {
         let data = directory.path().join("data");
         let run = tools.run("initdb", owner, INITDB_WITHIN).arg("-D").arg(&data);
         // Its socket lies in a directory that only the owner can enter.
-        let run = run.args(["-U", SUPERUSER, "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]).args(initdb);
+        let run =
+            run.args(["-U", SUPERUSER, "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]).args(initdb);
         run.run().await?.success().map_err(|e| {
             Error::new(Code::Tools, "cannot make a scratch cluster").at(data.display()).because(e)
         })?;

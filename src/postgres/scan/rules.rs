@@ -192,9 +192,26 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_a_relation_is_none() {
-        for name in ["", "0", "016384", "16384.", "16384.0", "16384.01", "16384_", "16384_foo", "_init", "a1", "1a",
-            "4294967296", "16384_fsm_vm", "16384.1.2", "16384 ", "pg_filenode.map", "PG_VERSION", "t3_12345"]
-        {
+        for name in [
+            "",
+            "0",
+            "016384",
+            "16384.",
+            "16384.0",
+            "16384.01",
+            "16384_",
+            "16384_foo",
+            "_init",
+            "a1",
+            "1a",
+            "4294967296",
+            "16384_fsm_vm",
+            "16384.1.2",
+            "16384 ",
+            "pg_filenode.map",
+            "PG_VERSION",
+            "t3_12345",
+        ] {
             assert_eq!(parse_relation(name.as_bytes()), None, "{name:?}");
         }
         assert_eq!(parse_relation(b"16384\xff"), None);
@@ -215,10 +232,8 @@ mod tests {
     fn unlogged_relations_keep_only_their_init_fork_and_only_where_relations_live() {
         let names: [&[u8]; 6] = [b"100", b"100.1", b"100_init", b"100_fsm", b"1001", b"101_vm"];
         let unlogged = unlogged(Place::Database, names.into_iter());
-        let left: Vec<_> = names
-            .into_iter()
-            .filter(|n| !is_unlogged_content(Place::Database, n, &unlogged))
-            .collect();
+        let left: Vec<_> =
+            names.into_iter().filter(|n| !is_unlogged_content(Place::Database, n, &unlogged)).collect();
         assert_eq!(left, [&b"100_init"[..], b"1001", b"101_vm"]);
         assert!(super::unlogged(Place::Other, names.into_iter()).is_empty());
     }

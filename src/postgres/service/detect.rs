@@ -32,7 +32,9 @@ fn debian_cluster(data_directory: &Path, clusters: &Path) -> Option<(String, Str
     for version in subdirectories(clusters) {
         for cluster in subdirectories(&version) {
             let text = std::fs::read(cluster.join("postgresql.conf")).unwrap_or_default();
-            let Some(directory) = settings::value(&String::from_utf8_lossy(&text), "data_directory") else { continue };
+            let Some(directory) = settings::value(&String::from_utf8_lossy(&text), "data_directory") else {
+                continue;
+            };
             if resolved(Path::new(&directory)) == wanted {
                 let last = |p: &Path| p.file_name().map(|n| n.to_string_lossy().into_owned());
                 return Some((last(&version)?, last(&cluster)?));
@@ -65,7 +67,9 @@ async fn systemd_unit(data_directory: &Path) -> Result<Option<String>> {
     let list = systemctl(["list-unit-files", "--no-legend", "--plain", "postgresql*.service"]).await;
     let Ok(list) = list else { return Ok(None) };
     for unit in list.lines().filter_map(|l| l.split_whitespace().next()).filter(|u| !u.contains("@.")) {
-        let Ok(environment) = systemctl(["show", "--property=Environment", "--value", unit]).await else { continue };
+        let Ok(environment) = systemctl(["show", "--property=Environment", "--value", unit]).await else {
+            continue;
+        };
         let ours = environment
             .split_whitespace()
             .filter_map(|pair| pair.strip_prefix("PGDATA="))
@@ -137,7 +141,11 @@ mod tests {
         let ours = root.path().join("etc/15/shop");
         for (dir, directory) in [(&other, "/nowhere".to_owned()), (&ours, data.display().to_string())] {
             std::fs::create_dir_all(dir).unwrap();
-            std::fs::write(dir.join("postgresql.conf"), format!("data_directory = '{directory}' # it is here\n")).unwrap();
+            std::fs::write(
+                dir.join("postgresql.conf"),
+                format!("data_directory = '{directory}' # it is here\n"),
+            )
+            .unwrap();
         }
         let found = debian_cluster(&data, &root.path().join("etc"));
         assert_eq!(found, Some(("15".to_owned(), "shop".to_owned())), "though the directory is gone");
@@ -150,10 +158,17 @@ mod tests {
             unit_of("0::/system.slice/system-postgresql.slice/postgresql@15-main.service\n").as_deref(),
             Some("postgresql@15-main.service")
         );
-        assert_eq!(unit_of("0::/system.slice/postgresql-18.service"), Some("postgresql-18.service".to_owned()));
-        for none in ["", "0::/", "0::/user.slice/user-0.slice/session-1.scope", "0::/system.slice/ssh.service",
-            "0::/user.slice/user-1000.slice/user@1000.service/postgresql.service"]
-        {
+        assert_eq!(
+            unit_of("0::/system.slice/postgresql-18.service"),
+            Some("postgresql-18.service".to_owned())
+        );
+        for none in [
+            "",
+            "0::/",
+            "0::/user.slice/user-0.slice/session-1.scope",
+            "0::/system.slice/ssh.service",
+            "0::/user.slice/user-1000.slice/user@1000.service/postgresql.service",
+        ] {
             assert_eq!(unit_of(none), None, "{none}");
         }
     }

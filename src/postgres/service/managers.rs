@@ -36,7 +36,11 @@ const KNOWN: [Known; 4] = [
         program: "repmgrd",
         hint: "run `repmgr service pause`, then stop repmgrd on this host, and try again",
     },
-    Known { name: "Stolon", program: "stolon-keeper", hint: "stop stolon-keeper on this host, and try again" },
+    Known {
+        name: "Stolon",
+        program: "stolon-keeper",
+        hint: "stop stolon-keeper on this host, and try again",
+    },
 ];
 
 /// The manager of this data directory's server, if one is running on this host.

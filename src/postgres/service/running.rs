@@ -95,7 +95,8 @@ pub fn running_server(data_directory: &Path) -> Result<Option<RunningServer>> {
         }
     }
     // The postmaster was killed, and a child of it still writes.
-    let orphan = processes()?.into_iter().find(|pid| works_in(*pid, &directory) == Some(true) && is_postgres(*pid));
+    let orphan =
+        processes()?.into_iter().find(|pid| works_in(*pid, &directory) == Some(true) && is_postgres(*pid));
     Ok(orphan.map(|pid| RunningServer { pid: Some(pid), pid_file }))
 }
 
@@ -136,7 +137,8 @@ fn answers(file: &PidFile, directory: &Path) -> bool {
 }
 
 pub(super) fn processes() -> Result<Vec<i32>> {
-    let entries = std::fs::read_dir("/proc").map_err(|e| Error::io("cannot list the processes", "/proc", e))?;
+    let entries =
+        std::fs::read_dir("/proc").map_err(|e| Error::io("cannot list the processes", "/proc", e))?;
     Ok(entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
@@ -166,7 +168,11 @@ mod tests {
     fn a_pid_file_left_by_a_crash_is_no_running_server() {
         let dir = tempfile::tempdir().unwrap();
         // This very process lives, and is no server of that directory.
-        std::fs::write(dir.path().join("postmaster.pid"), RUNNING.replace("4711", &std::process::id().to_string())).unwrap();
+        std::fs::write(
+            dir.path().join("postmaster.pid"),
+            RUNNING.replace("4711", &std::process::id().to_string()),
+        )
+        .unwrap();
         assert_eq!(running_server(dir.path()).unwrap(), None);
         assert_eq!(running_server(&dir.path().join("absent")).unwrap(), None);
     }

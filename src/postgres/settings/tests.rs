@@ -30,7 +30,10 @@ fn editing_takes_out_what_it_sets_and_keeps_the_rest_byte_for_byte() {
     );
     let twice = edit(&once, &RECOVERY_SETTINGS, &[("restore_command", "it's \\ %p".to_owned())], "recovery");
     assert_eq!(twice, once);
-    assert_eq!(edit(&once, &["restore_command"], &[], "recovery"), "# Do not edit\nwork_mem = '4MB' # mine\n");
+    assert_eq!(
+        edit(&once, &["restore_command"], &[], "recovery"),
+        "# Do not edit\nwork_mem = '4MB' # mine\n"
+    );
 }
 
 #[test]
@@ -38,7 +41,11 @@ fn included_files_are_found_in_the_order_of_reading() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     std::fs::create_dir(path("conf.d")).unwrap();
-    std::fs::write(path("main.conf"), "include = 'a.conf'\ninclude_if_exists 'absent'\ninclude_dir 'conf.d'\n").unwrap();
+    std::fs::write(
+        path("main.conf"),
+        "include = 'a.conf'\ninclude_if_exists 'absent'\ninclude_dir 'conf.d'\n",
+    )
+    .unwrap();
     for name in ["a.conf", "conf.d/2.conf", "conf.d/1.conf", "conf.d/.hidden.conf", "conf.d/x.txt"] {
         std::fs::write(path(name), "").unwrap();
     }
