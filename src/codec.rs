@@ -16,6 +16,8 @@ mod keys;
 mod open;
 mod protection;
 mod seal;
+#[cfg(test)]
+mod tests;
 mod zstd_frames;
 
 pub use header::WalObjectHeader;

@@ -4,20 +4,25 @@
 //! after them, `backup.json` last (3); a root without `pgkeep.json` is an unmounted disk or the wrong bucket and
 //! reading it is an error; everything opens without pgkeep (10).
 //!
-//! A byte's way in: file → `pack` → `codec::SealWriter` → [`fanout`] → every repository's storage. Its way out:
-//! storage → [`body_reader`] or [`ranged`] → `codec::open_*` → `pack_read`.
+//! A byte's way in: file → [`pack`] → `codec::SealWriter` → [`fanout`] → every repository's storage. Its way out:
+//! storage → [`body_reader`] or [`ranged`] → `codec::open_*` → [`pack_read`].
 
 pub mod body_reader;
 pub mod catalog;
 pub mod continuity;
 pub mod documents;
 pub mod fanout;
+pub mod index;
 pub mod keys;
+pub mod manifest;
 pub mod open;
+pub mod pack;
+pub mod pack_read;
 pub mod ranged;
 pub mod record;
 pub mod recovery_plan;
 pub mod signature;
+mod tar_header;
 pub mod wal_listing;
 pub mod window;
 

@@ -59,6 +59,15 @@ impl<W: Write> ZstdFrames<W> {
         Ok(self.written)
     }
 
+    /// Begins a frame that will hold exactly so many plain bytes: zstd fits its tables to them, and the frame
+    /// says its size. A frame that ends with another count is an error.
+    pub(super) fn begin_sized(&mut self, plain_bytes: u64) -> io::Result<()> {
+        debug_assert!(!self.open, "a frame inside a frame");
+        self.context.set_pledged_src_size(Some(plain_bytes)).map_err(failed)?;
+        self.open = true;
+        Ok(())
+    }
+
     /// True when nothing at all was written, not even an empty frame.
     pub(super) fn is_empty(&self) -> bool {
         self.written == 0 && !self.open
