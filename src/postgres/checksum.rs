@@ -168,7 +168,7 @@ mod tests {
     fn page(seed: u8) -> [u8; PAGE_BYTES] {
         let mut page = [0; PAGE_BYTES];
         for (index, byte) in page.iter_mut().enumerate() {
-            *byte = (index as u8).wrapping_mul(31).wrapping_add(seed);
+            *byte = u8::try_from(index * 31 % 251).unwrap().wrapping_add(seed);
         }
         page[..8].copy_from_slice(&[0x01, 0, 0, 0, 0x78, 0x56, 0x34, 0x12]);
         page[10..18].copy_from_slice(&[4, 0, 40, 0, 0, 31, 0, 32]);
@@ -190,7 +190,7 @@ mod tests {
             }
             round(round(sum, 0), 0)
         };
-        (((0..LANES).map(column).fold(0, |a, b| a ^ b) ^ block) % 65_535 + 1) as u16
+        u16::try_from(((0..LANES).map(column).fold(0, |a, b| a ^ b) ^ block) % 65_535 + 1).unwrap()
     }
 
     #[test]

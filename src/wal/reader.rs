@@ -171,7 +171,7 @@ impl WalReader {
         let mut offset = header.len();
         match self.state {
             State::Awaiting(record) if record > address => {
-                let into = record.since(address) as usize;
+                let into = usize::try_from(record.since(address)).unwrap_or(usize::MAX);
                 if into < offset || !into.is_multiple_of(8) {
                     return Err(damaged(Fault::ContinuationUnexpected));
                 }
@@ -213,7 +213,7 @@ impl WalReader {
         while let Some(total) = u32_at(page, offset) {
             let left = &page[offset..];
             let lsn = address.plus(offset as u64);
-            if !(HEADER_BYTES as u32..=MAX_BYTES).contains(&total) {
+            if !(HEADER_BYTES..=MAX_BYTES as usize).contains(&(total as usize)) {
                 return Err(no_record(left, lsn, total));
             }
             let header = left.first_chunk().map(RecordHeader::parse);
@@ -413,7 +413,7 @@ fn pass_record(header: &PageHeader, expected: Option<u32>) -> Result<Passed, Fau
     let room = PAGE_BYTES - header.len();
     Ok(match header.remaining as usize {
         0 => return Err(Fault::ContinuationLength { found: 0, expected: 1 }),
-        bytes if bytes > room => Passed::More(header.remaining - room as u32),
+        bytes if bytes > room => Passed::More(u32::try_from(bytes - room).unwrap_or(u32::MAX)),
         _ => Passed::Until(header.len() + aligned(header.remaining) as usize),
     })
 }

@@ -51,7 +51,7 @@ fn a_record_longer_than_what_is_kept_is_still_checked() {
     let last = wal.filler(8);
     let (seen, end) = read(&wal.bytes, 1 << 20);
     assert_eq!((seen.len(), end.last_record), (2, Some(last)));
-    wal.bytes[20 << 20 | 100] ^= 1;
+    wal.bytes[(20 << 20) + 100] ^= 1;
     let (seen, end) = read(&wal.bytes, 1 << 20);
     assert_eq!(seen.len(), 0);
     assert!(matches!(end.reason, EndReason::Damaged { fault: Fault::Crc { .. }, .. }), "{end:?}");

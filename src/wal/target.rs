@@ -102,7 +102,7 @@ impl TargetScanner {
         let fact = Fact::of(record)?;
         let ended = if let Some(Fact::Transaction(end)) = &fact { Some(end) } else { None };
         if self.outcome.stop.is_none() && self.stops_before(record, ended) {
-            self.stop(record, Inclusion::Before, &fact);
+            self.stop(record, Inclusion::Before, fact.as_ref());
         }
         self.count(record, ended);
         self.outcome.seen = record.end_lsn;
@@ -110,9 +110,9 @@ impl TargetScanner {
             return Ok(());
         }
         self.outcome.end = record.end_lsn;
-        self.note_consistency(record, &fact);
-        if self.stops_after(record, &fact) {
-            self.stop(record, Inclusion::After, &fact);
+        self.note_consistency(record, fact.as_ref());
+        if self.stops_after(record, fact.as_ref()) {
+            self.stop(record, Inclusion::After, fact.as_ref());
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ impl TargetScanner {
         }
     }
 
-    fn stops_after(&self, record: &Record<'_>, fact: &Option<Fact<'_>>) -> bool {
+    fn stops_after(&self, record: &Record<'_>, fact: Option<&Fact<'_>>) -> bool {
         let after = self.inclusion == Inclusion::After;
         match (&self.target, fact) {
             (Target::Backup, _) => self.outcome.consistent_at.is_some(),
@@ -149,7 +149,7 @@ impl TargetScanner {
         }
     }
 
-    fn stop(&mut self, record: &Record<'_>, side: Inclusion, fact: &Option<Fact<'_>>) {
+    fn stop(&mut self, record: &Record<'_>, side: Inclusion, fact: Option<&Fact<'_>>) {
         let (xid, at) = match fact {
             Some(Fact::Transaction(end)) => (Some(end.xid), Some(end.at)),
             Some(Fact::RestorePoint { at, .. }) => (None, Some(*at)),
@@ -173,7 +173,7 @@ impl TargetScanner {
         }
     }
 
-    fn note_consistency(&mut self, record: &Record<'_>, fact: &Option<Fact<'_>>) {
+    fn note_consistency(&mut self, record: &Record<'_>, fact: Option<&Fact<'_>>) {
         let reached = match (self.consistency, fact) {
             (Consistency::BackupEnd { start }, Some(Fact::BackupEnd { start: found })) => start == *found,
             (Consistency::Reached(lsn), _) => record.end_lsn >= lsn,
