@@ -24,6 +24,7 @@ pub mod recovery_plan;
 pub mod signature;
 mod tar_header;
 pub mod wal_listing;
+pub mod wal_object;
 pub mod window;
 
 use std::sync::Arc;

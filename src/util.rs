@@ -4,4 +4,5 @@
 pub mod clock;
 pub mod durable;
 pub mod failpoint;
+pub mod host;
 pub mod process;

@@ -1,0 +1,104 @@
+//! Heads of a segment that was still being written, joined into one file (FORMAT.md: of the heads that start at or
+//! before the current end, the farthest-reaching whose overlapping bytes are equal; else stop there).
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+
+use super::read::{Sink, WalObjects};
+use crate::codec::into_io;
+use crate::error::{Code, Error, Result};
+use crate::model::SegmentSize;
+use crate::repository::continuity::HeadRange;
+use crate::repository::wal_listing::HeadObject;
+
+/// What the heads of a segment gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// Those that were used, in order; what a plan writes down.
+    pub heads: Vec<HeadRange>,
+    /// The bytes `[0, until)` are in the file, zeros follow.
+    pub until: u32,
+    /// Heads that contradict the ones before: two servers wrote this segment. To be told to people.
+    pub conflicts: Vec<HeadRange>,
+}
+
+/// Joins heads into `file`, which ends up as long as a segment, zeros after the last byte known. Blocks. A head that
+/// cannot be read is an error; one that contradicts is left out.
+pub fn join_heads(
+    objects: &WalObjects,
+    heads: &[HeadObject],
+    size: SegmentSize,
+    file: &File,
+) -> Result<Joined> {
+    let mut joined = Joined { heads: Vec::new(), until: 0, conflicts: Vec::new() };
+    loop {
+        let end = joined.until;
+        let tried = |h: &HeadObject| joined.conflicts.contains(&HeadRange::from(h));
+        let next = heads
+            .iter()
+            .filter(|h| h.from <= end && h.to > end && u64::from(h.to) <= size.bytes() && !tried(h))
+            .max_by_key(|h| (h.to, h.digest));
+        let Some(head) = next else { break };
+        let mut sink = HeadSink { file, head: HeadRange::from(head), end, at: head.from, contradicts: false };
+        let read = objects.read_into(&head.copies, head.digest, &mut sink);
+        match read {
+            Ok(_) if sink.at == head.to => {
+                joined.heads.push(HeadRange::from(head));
+                joined.until = head.to;
+            }
+            Ok(_) => {
+                return Err(Error::new(Code::Damaged, "a head is not as long as its name says")
+                    .at(head.copies.first().map_or("", |c| c.key.as_str())));
+            }
+            Err(_) if sink.contradicts => joined.conflicts.push(HeadRange::from(head)),
+            Err(e) => return Err(e),
+        }
+    }
+    let ends = |length: u64| {
+        file.set_len(length).map_err(|e| Error::new(Code::Io, "cannot size the file").because(e))
+    };
+    ends(u64::from(joined.until))?;
+    ends(size.bytes())?;
+    Ok(joined)
+}
+
+/// Writes a head at its place, after comparing what is there already.
+struct HeadSink<'a> {
+    file: &'a File,
+    head: HeadRange,
+    /// Bytes before this offset are known.
+    end: u32,
+    at: u32,
+    contradicts: bool,
+}
+
+impl Write for HeadSink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.head.to - self.at).unwrap_or(usize::MAX);
+        if bytes.len() > left {
+            return Err(into_io(Error::new(Code::Damaged, "a head is longer than its name says")));
+        }
+        let known = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX).min(bytes.len());
+        let (old, new) = bytes.split_at(known);
+        let mut there = vec![0; old.len()];
+        self.file.read_exact_at(&mut there, u64::from(self.at))?;
+        if there != old {
+            self.contradicts = true;
+            return Err(into_io(Error::new(Code::Damaged, "heads of one segment contradict each other")));
+        }
+        self.file.write_all_at(new, u64::from(self.at) + known as u64)?;
+        self.at += u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink for HeadSink<'_> {
+    fn restart(&mut self) -> io::Result<()> {
+        self.at = self.head.from;
+        Ok(())
+    }
+}
