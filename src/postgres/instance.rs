@@ -20,6 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::conninfo::ConnInfo;
+use super::control_file::{ClusterState, ControlFile};
 use super::privilege::{self, Owner};
 use super::service::{PidFile, running_server};
 use super::session::Session;
@@ -63,12 +64,14 @@ impl StopMode {
 }
 
 /// What can be seen of a server without connecting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerState {
+    /// Not open yet: starting, in crash recovery, or in a recovery that is not consistent.
     Starting,
-    /// In recovery and consistent: open for reading where `hot_standby` is on.
-    Standby,
-    Ready,
+    /// In recovery and closed, for `hot_standby` is off.
+    Recovering,
+    /// Takes connections; with `hot_standby`, recovery may still go on.
+    Open,
     Stopping,
     /// Not running; the log says why.
     Down,
@@ -148,13 +151,13 @@ impl Instance {
         state_of(&self.data_directory)
     }
 
-    /// Waits until the server accepts connections, reading (`Standby`) or all (`Ready`). Its end, or `within`
-    /// passing, is an error with the tail of its log.
-    pub async fn wait_until_open(&mut self, within: Duration) -> Result<ServerState> {
+    /// Waits until the server takes connections, which with `hot_standby` it does during recovery. Its end, or
+    /// `within` passing, is an error with its last words.
+    pub async fn wait_until_open(&mut self, within: Duration) -> Result<()> {
         let deadline = Deadline::after(within);
         loop {
             match self.state()? {
-                state @ (ServerState::Ready | ServerState::Standby) => return Ok(state),
+                ServerState::Open => return Ok(()),
                 ServerState::Down => return Err(self.ended()),
                 _ if deadline.passed() => return Err(self.too_slow("did not open", within)),
                 _ => tokio::time::sleep(LOOK_EVERY).await,
@@ -167,7 +170,7 @@ impl Instance {
         let deadline = Deadline::after(within);
         loop {
             match self.state()? {
-                ServerState::Ready => return Ok(()),
+                ServerState::Open if !in_recovery(&self.data_directory)? => return Ok(()),
                 ServerState::Down => return Err(self.ended()),
                 _ if deadline.passed() => return Err(self.too_slow("did not end its recovery", within)),
                 _ => tokio::time::sleep(LOOK_EVERY).await,
@@ -177,7 +180,7 @@ impl Instance {
 
     /// The error of a server that ended on its own: what it said last.
     pub fn ended(&self) -> Error {
-        Error::new(Code::RecoveryFailed, format!("PostgreSQL ended: {}", last_words(&self.log_tail())))
+        Error::new(Code::Service, format!("PostgreSQL ended: {}", last_words(&self.log_tail())))
             .at(self.data_directory.display())
             .hint(format!("its log: {}", self.log_file.display()))
     }
@@ -281,8 +284,8 @@ fn seen(status: Status) -> ServerState {
     match status {
         Status::Starting => ServerState::Starting,
         Status::Stopping => ServerState::Stopping,
-        Status::Ready => ServerState::Ready,
-        Status::Standby => ServerState::Standby,
+        Status::Ready => ServerState::Open,
+        Status::Standby => ServerState::Recovering,
     }
 }
 
@@ -294,22 +297,24 @@ pub fn state_of(data_directory: &Path) -> Result<ServerState> {
     })
 }
 
+/// Whether the running server is still in recovery, as its control file says: no connection is needed, and a server
+/// that nobody may connect to yet can be asked as well.
+pub fn in_recovery(data_directory: &Path) -> Result<bool> {
+    Ok(ControlFile::read(data_directory)?.state != ClusterState::InProduction)
+}
+
 /// Waits for a server that the host's manager started: open, or gone, which is an error with its log's tail. A server
 /// that is not there yet gets `grace` to appear.
-pub async fn wait_until_open(
-    data_directory: &Path,
-    log_file: Option<&Path>,
-    within: Duration,
-) -> Result<ServerState> {
+pub async fn wait_until_open(data_directory: &Path, log_file: Option<&Path>, within: Duration) -> Result<()> {
     let (deadline, grace) = (Deadline::after(within), Deadline::after(within.min(Duration::from_secs(20))));
     let mut appeared = false;
     loop {
         let state = state_of(data_directory)?;
         let error = match state {
-            ServerState::Ready | ServerState::Standby => return Ok(state),
+            ServerState::Open => return Ok(()),
             ServerState::Down if appeared || grace.passed() => {
                 let tail = log_file.map(log_tail).unwrap_or_default();
-                Error::new(Code::RecoveryFailed, format!("PostgreSQL ended: {}", last_words(&tail)))
+                Error::new(Code::Service, format!("PostgreSQL ended: {}", last_words(&tail)))
             }
             _ if deadline.passed() => {
                 Error::new(Code::Service, format!("PostgreSQL did not open within {} s", within.as_secs()))

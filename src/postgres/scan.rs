@@ -186,7 +186,7 @@ impl Walk<'_> {
             return Ok(());
         }
         if kind.is_dir() {
-            return self.subdirectory(relative, path, meta, place, verdict);
+            return self.subdirectory(&relative, path, meta, place, verdict);
         }
         if kind.is_symlink() {
             return self.link(relative, path, place, verdict);
@@ -209,7 +209,7 @@ impl Walk<'_> {
 
     fn subdirectory(
         &mut self,
-        relative: PathBuf,
+        relative: &Path,
         path: &Path,
         meta: &Metadata,
         place: Place,
@@ -217,14 +217,14 @@ impl Walk<'_> {
     ) -> Result<()> {
         let name = relative.file_name().unwrap_or_default().to_owned();
         let content = rules::place_inside(place, name.as_bytes(), self.version_directory.as_bytes());
-        self.enter(relative.clone(), path, EntryKind::Directory, meta);
+        self.enter(relative.to_path_buf(), path, EntryKind::Directory, meta);
         match verdict {
             Verdict::WalDirectory => {
-                self.wal_directories(&relative, path)?;
+                self.wal_directories(relative, path)?;
             }
             Verdict::KeepEmpty => {}
-            _ if self.inside.contains(&relative) => {}
-            _ => self.directory(&relative, path, content)?,
+            _ if self.inside.contains(relative) => {}
+            _ => self.directory(relative, path, content)?,
         }
         Ok(())
     }
@@ -235,7 +235,7 @@ impl Walk<'_> {
             let path = path.join(name);
             match std::fs::metadata(&path) {
                 Ok(meta) if meta.is_dir() => {
-                    self.enter(relative.join(name), &path, EntryKind::Directory, &meta)
+                    self.enter(relative.join(name), &path, EntryKind::Directory, &meta);
                 }
                 Ok(_) => {}
                 Err(e) if vanished(&e) => {}

@@ -113,8 +113,8 @@ impl Service {
             return Ok(Some(found));
         }
         let Some(status) = &self.status else { return Ok(None) };
-        let says_running = self.shell(status).run().await?.status.success();
-        Ok(says_running.then(|| RunningServer { pid: None, pid_file: None }))
+        let says_running = shell(status).run().await?.status.success();
+        Ok(says_running.then_some(RunningServer { pid: None, pid_file: None }))
     }
 
     /// Refuses when something would start the server again behind our back.
@@ -135,11 +135,11 @@ impl Service {
         }
         let deadline = Deadline::after(within);
         let said = match &self.manager {
-            Manager::Commands { stop, .. } => self.shell(stop).run().await,
+            Manager::Commands { stop, .. } => shell(stop).run().await,
             Manager::PgCtlCluster { version, name } => {
-                self.as_root("pg_ctlcluster").args([version.as_str(), name, "stop", "-m", "fast"]).run().await
+                as_root("pg_ctlcluster").args([version.as_str(), name, "stop", "-m", "fast"]).run().await
             }
-            Manager::Systemctl { unit } => self.as_root("systemctl").args(["stop", unit]).run().await,
+            Manager::Systemctl { unit } => as_root("systemctl").args(["stop", unit]).run().await,
             Manager::PgCtl { .. } => {
                 let run = self.tools.run("pg_ctl", &self.owner, COMMAND_WITHIN);
                 run.arg("-D").arg(&self.data_directory).args(["-m", "fast", "-W", "stop"]).run().await
@@ -185,12 +185,12 @@ impl Service {
     /// [`super::instance::wait_until_open`].
     pub async fn start(&self) -> Result<()> {
         let said = match &self.manager {
-            Manager::Commands { start, .. } => self.shell(start).run().await,
+            Manager::Commands { start, .. } => shell(start).run().await,
             Manager::PgCtlCluster { version, name } => {
-                self.as_root("pg_ctlcluster").args([version.as_str(), name, "start"]).run().await
+                as_root("pg_ctlcluster").args([version.as_str(), name, "start"]).run().await
             }
             Manager::Systemctl { unit } => {
-                self.as_root("systemctl").args(["start", "--no-block", unit]).run().await
+                as_root("systemctl").args(["start", "--no-block", unit]).run().await
             }
             Manager::PgCtl { options } => {
                 let log = self.data_directory.join("pgkeep-start.log");
@@ -267,13 +267,14 @@ impl Service {
         }
         Ok(value)
     }
+}
 
-    fn shell(&self, script: &str) -> Run {
-        self.as_root("/bin/sh").arg("-c").arg(script)
-    }
-    fn as_root(&self, program: &str) -> Run {
-        let mut command = Command::new(program);
-        privilege::as_root(&mut command);
-        Run::from_command(command, COMMAND_WITHIN)
-    }
+fn shell(script: &str) -> Run {
+    as_root("/bin/sh").arg("-c").arg(script)
+}
+
+fn as_root(program: &str) -> Run {
+    let mut command = Command::new(program);
+    privilege::as_root(&mut command);
+    Run::from_command(command, COMMAND_WITHIN)
 }

@@ -60,7 +60,7 @@ pub fn edit(text: &str, remove: &[&str], add: &[(&str, String)], comment: &str) 
     let goes = |line: &str| {
         parse_line(line).is_some_and(|l| {
             let same = |name: &&str| name.eq_ignore_ascii_case(&l.name);
-            remove.iter().any(|n| same(n)) || add.iter().any(|(n, _)| same(n))
+            remove.iter().any(same) || add.iter().any(|(n, _)| same(n))
         })
     };
     let ours = format!("# pgkeep: {comment}\n");
@@ -139,7 +139,8 @@ fn conf_files(directory: &Path) -> Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(directory).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".conf") && !name.starts_with('.') && path.is_file() {
+        let conf = path.extension().is_some_and(|e| e == "conf");
+        if conf && !name.starts_with('.') && path.is_file() {
             files.push(path);
         }
     }

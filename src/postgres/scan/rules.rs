@@ -176,6 +176,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[allow(clippy::unnecessary_wraps)] // it is what it is compared with
     fn file(relfilenode: u32, fork: Fork, segment: u32) -> Option<RelationFile> {
         Some(RelationFile { relfilenode, fork, segment })
     }

@@ -13,10 +13,9 @@ const ASK: Duration = Duration::from_secs(10);
 const CLUSTERS: &str = "/etc/postgresql";
 
 pub(super) async fn manager(data_directory: &Path) -> Result<Manager> {
-    if let Some((version, name)) = debian_cluster(data_directory, Path::new(CLUSTERS)) {
-        if Path::new("/usr/bin/pg_ctlcluster").exists() {
-            return Ok(Manager::PgCtlCluster { version, name });
-        }
+    let wrapped = Path::new("/usr/bin/pg_ctlcluster").exists();
+    if let (true, Some((version, name))) = (wrapped, debian_cluster(data_directory, Path::new(CLUSTERS))) {
+        return Ok(Manager::PgCtlCluster { version, name });
     }
     if let Some(unit) = systemd_unit(data_directory).await? {
         return Ok(Manager::Systemctl { unit });

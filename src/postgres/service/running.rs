@@ -26,9 +26,9 @@ pub struct PidFile {
 pub enum Status {
     Starting,
     Stopping,
-    /// Open for all.
+    /// Takes connections; with `hot_standby`, also during recovery.
     Ready,
-    /// In recovery; open for reading if `hot_standby` is on.
+    /// In recovery and closed.
     Standby,
 }
 
