@@ -4,7 +4,9 @@
 //! L5 `cli` · L3 `backup` `restore` `archive` · L2 `repository` · L1 `storage` `codec` `postgres` `wal` `config` ·
 //! L0 `model` `util` `error`. `ARCHITECTURE.md` has the map.
 
+pub mod cli;
 pub mod codec;
+pub mod config;
 pub mod error;
 pub mod model;
 pub mod postgres;

@@ -5,4 +5,6 @@ pub mod clock;
 pub mod durable;
 pub mod failpoint;
 pub mod host;
+pub mod human;
 pub mod process;
+pub mod progress;

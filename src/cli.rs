@@ -1,0 +1,102 @@
+//! L5: arguments and output; a file per command. The only layer that prints.
+//!
+//! Order: recognise `wal fetch` (it has its own exits), read the arguments, set up panics and logging, listen for
+//! signals, run the command, print how it ended. Data goes to standard output, everything else to standard error.
+//!
+//! A command is `pub struct Args` (clap) and `pub fn run(ctx: &Context, args: &Args) -> Result<Outcome>` in its file,
+//! a variant in `args::Command` and a line in `dispatch`.
+
+use std::ffi::OsString;
+use std::panic::PanicHookInfo;
+
+use clap::Parser;
+
+pub mod args;
+pub mod config;
+pub mod context;
+pub mod progress;
+pub mod report;
+pub mod signals;
+
+use args::{Cli, Command};
+use context::{Context, Outcome};
+
+use crate::error::{Error, ExitClass, Result};
+
+/// Runs one command line and gives the exit status. `exit` ends the process at once (a second Ctrl-C).
+pub fn run(argv: impl IntoIterator<Item = OsString>, exit: fn(u8) -> !) -> u8 {
+    let argv: Vec<OsString> = argv.into_iter().collect();
+    std::panic::set_hook(Box::new(say_panic));
+    let cli = match Cli::try_parse_from(&argv) {
+        Ok(cli) => cli,
+        Err(answer) => return print_usage(&answer),
+    };
+    let json = cli.global.json;
+    let outcome = std::panic::catch_unwind(|| start(cli, exit));
+    match outcome {
+        Ok(result) => report::conclude(result, json),
+        // The hook has said it.
+        Err(_) => ExitClass::Failed as u8,
+    }
+}
+
+fn start(cli: Cli, exit: fn(u8) -> !) -> Result<Outcome> {
+    let ctx = Context::new(&cli.global);
+    start_log(&ctx);
+    if listens(&cli.command) {
+        signals::listen(ctx.cancel.clone(), exit)?;
+    }
+    dispatch(&ctx, &cli.command)
+}
+
+/// Commands that end in order on a signal; PostgreSQL's own (`wal …`) must end as that signal.
+fn listens(command: &Command) -> bool {
+    match command {
+        Command::Config(_) => false,
+    }
+}
+
+fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
+    match command {
+        Command::Config(command) => config::run(ctx, command),
+    }
+}
+
+/// Help and version are answers (0), everything else is wrong usage (2).
+fn print_usage(answer: &clap::Error) -> u8 {
+    // A reader that went away is no failure of ours.
+    let _ = answer.print();
+    if answer.use_stderr() { ExitClass::Usage as u8 } else { 0 }
+}
+
+/// A panic is a bug; it is said like every other error, with its place.
+fn say_panic(info: &PanicHookInfo<'_>) {
+    let message = info
+        .payload()
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| info.payload().downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic".to_owned());
+    let place = info.location().map_or_else(|| "unknown place".to_owned(), ToString::to_string);
+    report::to_stderr(&report::error_text(&Error::internal(message).at(place)));
+}
+
+/// The log goes to standard error: warnings, with `-v` what is done, with `-vv` how.
+fn start_log(ctx: &Context) {
+    use tracing_subscriber::filter::LevelFilter;
+    let level = match (ctx.quiet, ctx.verbosity) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, 2) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
+    };
+    let ours = format!("warn,pgkeep={}", level.to_string().to_lowercase());
+    let filter = if ctx.verbosity > 2 { "trace".to_owned() } else { ours };
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_target(ctx.verbosity > 1)
+        .with_ansi(false)
+        .try_init();
+}

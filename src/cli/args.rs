@@ -1,0 +1,92 @@
+//! The command line. One enum of commands; each command's own options live in its file.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::model::{ClusterName, RepoName};
+
+/// Backup and point-in-time recovery for PostgreSQL that proves its restores.
+#[derive(Debug, Parser)]
+#[command(name = "pgkeep", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(max_term_width = 110, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes, before or after its name.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", env = "PGKEEP_CONFIG", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// Which `[cluster.NAME]` is meant; needed only where several are configured.
+    #[arg(long, global = true, value_name = "NAME", value_parser = cluster_name)]
+    pub cluster: Option<ClusterName>,
+    /// Use only this repository.
+    #[arg(long, global = true, value_name = "NAME", value_parser = repo_name)]
+    pub repo: Option<RepoName>,
+    /// Print one JSON document on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more on standard error; twice for still more.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what went wrong.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// Where the configuration is when nobody says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/pgkeep/pgkeep.toml";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    // Each command: a doc comment for `--help`, `Name(super::name::Args)`, and one line in `cli::dispatch`.
+    #[command(subcommand)]
+    Config(super::config::Command),
+}
+
+fn cluster_name(text: &str) -> Result<ClusterName, String> {
+    ClusterName::parse(text).ok_or_else(|| NAME_RULE.to_owned())
+}
+
+fn repo_name(text: &str) -> Result<RepoName, String> {
+    RepoName::parse(text).ok_or_else(|| NAME_RULE.to_owned())
+}
+
+const NAME_RULE: &str = "a name is 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit";
+
+/// True when PostgreSQL calls us as its `restore_command`, whatever else is wrong with the arguments: from then on
+/// only 0, 1 and 200 may leave the process (promise 2), so this is decided before the arguments are read in earnest.
+pub fn is_wal_fetch<S: AsRef<std::ffi::OsStr>>(argv: &[S]) -> bool {
+    let mut words = argv.iter().skip(1).map(AsRef::as_ref).skip_while(|word| *word != "wal");
+    words.find(|word| *word == "fetch" || *word == "push").is_some_and(|word| word == "fetch")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_restore_command_is_recognised_before_its_arguments_are_read() {
+        let is = |line: &str| is_wal_fetch(&line.split(' ').collect::<Vec<_>>());
+        assert!(is("pgkeep wal fetch 000000010000000000000001 pg_wal/RECOVERYXLOG"));
+        assert!(is("pgkeep --config /etc/x.toml --cluster main wal fetch %f %p"));
+        assert!(is("pgkeep --nonsense wal -v --json fetch"));
+        assert!(is("pgkeep --cluster=main wal fetch"));
+        assert!(!is("pgkeep wal push pg_wal/fetch"));
+        assert!(!is("pgkeep wal push fetch"));
+        assert!(!is("pgkeep list"));
+        assert!(!is("wal fetch"));
+    }
+}

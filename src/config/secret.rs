@@ -1,0 +1,92 @@
+//! A secret's whereabouts. The configuration says where it is; the value is read when it is needed, held in memory
+//! that is wiped, and printed nowhere.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use zeroize::Zeroizing;
+
+use crate::error::{Code, Error, Result};
+
+/// `{ env = "NAME" }`, `{ file = "/path" }` or `{ command = "program args" }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// The value of an environment variable.
+    Env(String),
+    /// The content of a file, without the line's end.
+    File(PathBuf),
+    /// What a shell command prints, without the line's end.
+    Command(String),
+}
+
+impl Secret {
+    /// Reads the value; an empty one is an error.
+    pub fn resolve(&self) -> Result<Zeroizing<String>> {
+        let wrong = |what: &str| Error::new(Code::Key, what.to_owned()).at(self.place());
+        let value = match self {
+            Self::Env(name) => Zeroizing::new(
+                std::env::var(name)
+                    .map_err(|e| wrong("the environment variable of a secret is not set").because(e))?,
+            ),
+            Self::File(path) => Zeroizing::new(
+                std::fs::read_to_string(path)
+                    .map_err(|e| wrong("cannot read the file of a secret").because(e))?,
+            ),
+            Self::Command(command) => {
+                let output = Command::new("/bin/sh")
+                    .args(["-c", command])
+                    .stdin(Stdio::null())
+                    .stderr(Stdio::inherit())
+                    .output()
+                    .map_err(|e| wrong("cannot run the command of a secret").because(e))?;
+                let bytes = Zeroizing::new(output.stdout);
+                if !output.status.success() {
+                    return Err(wrong("the command of a secret failed")
+                        .because(std::io::Error::other(output.status.to_string())));
+                }
+                let text = std::str::from_utf8(&bytes)
+                    .map_err(|_| wrong("the command of a secret printed something that is no text"))?;
+                Zeroizing::new(text.to_owned())
+            }
+        };
+        let trimmed = Zeroizing::new(value.trim_end_matches(['\n', '\r']).to_owned());
+        if trimmed.is_empty() { Err(wrong("a secret is empty")) } else { Ok(trimmed) }
+    }
+
+    /// Where the value comes from, for messages.
+    fn place(&self) -> String {
+        match self {
+            Self::Env(name) => format!("environment variable {name}"),
+            Self::File(path) => path.display().to_string(),
+            Self::Command(command) => format!("command `{command}`"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_comes_from_a_file_or_a_command_without_its_line_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        assert_eq!(*Secret::File(file).resolve().unwrap(), "s3cret");
+        assert_eq!(*Secret::Command("echo s3cret".into()).resolve().unwrap(), "s3cret");
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_had_is_an_error_that_says_where() {
+        for (secret, place) in [
+            (Secret::File("/nonexistent/secret".into()), "/nonexistent/secret"),
+            (Secret::Env("PGKEEP_NO_SUCH_VARIABLE".into()), "PGKEEP_NO_SUCH_VARIABLE"),
+            (Secret::Command("exit 3".into()), "exit 3"),
+            (Secret::Command("true".into()), "true"),
+        ] {
+            let error = secret.resolve().unwrap_err();
+            assert_eq!(error.code(), Code::Key);
+            assert!(error.place().unwrap().contains(place), "{error}");
+        }
+    }
+}
