@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod continuity;
 pub mod documents;
 pub mod fanout;
+pub mod host_keys;
 pub mod index;
 pub mod keys;
 pub mod manifest;
