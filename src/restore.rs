@@ -4,4 +4,7 @@
 //! value that was shown is the one that runs.
 
 pub mod choose;
+pub mod locate;
+mod refuse;
 pub mod request;
+pub mod scan;

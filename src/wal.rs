@@ -50,6 +50,6 @@ mod check_tests;
 mod reader_tests;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation)]
-mod synth;
+pub(crate) mod synth;
 #[cfg(test)]
 mod target_tests;
