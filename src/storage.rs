@@ -28,11 +28,13 @@ pub mod faults;
 pub mod key;
 pub mod limit;
 mod open;
+mod probe;
 pub mod retry;
 pub mod s3;
 pub mod settings;
 
 pub use open::open;
+pub use probe::{Ability, Capabilities, probe};
 pub use settings::{Checksum, Location, StoreSettings};
 
 /// A key below the repository's root: `/`-separated, no empty, `.` or `..` component, no leading `/`.

@@ -151,7 +151,7 @@ mod tests {
     fn bytes_pass_at_the_agreed_rate_after_a_second_of_burst() {
         let start = Instant::now() + Duration::from_secs(100);
         let bandwidth = Bandwidth { bytes_per_second: 1000, paid_until: Mutex::new(start) };
-        let now = start + Duration::from_secs(60);
+        let now = start + Duration::from_mins(1);
         // A long pause saves up one second's worth, not sixty.
         assert_eq!(bandwidth.reserve(1000, now), now);
         assert_eq!(bandwidth.reserve(500, now), now + Duration::from_millis(500));

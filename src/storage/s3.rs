@@ -50,7 +50,7 @@ mod upload;
 use errors::{Asked, says_missing};
 
 /// How long the sight of the bucket vouches for it.
-const BUCKET_SEEN: Duration = Duration::from_secs(60);
+const BUCKET_SEEN: Duration = Duration::from_mins(1);
 /// Bytes per second below which a request counts as hanging.
 const SLOWEST: u64 = 128 << 10;
 

@@ -71,7 +71,10 @@ impl Multipart {
             self.join().await?;
         }
         self.done.sort_by_key(CompletedPart::part_number);
-        self.s3.must_be_free(&self.key).await?;
+        // Also with conditional writes: stores that obey the condition of a `PUT` ignore that of a completion.
+        if self.s3.0.policy.run(|_| self.s3.look(&self.key)).await?.is_some() {
+            return Err(self.s3.exists(&self.key));
+        }
         let parts = CompletedMultipartUpload::builder().set_parts(Some(self.done.clone())).build();
         let (this, parts) = (&self, &parts);
         this.s3.0.policy.run(|tries| this.try_complete(tries, parts.clone())).await?;

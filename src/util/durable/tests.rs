@@ -92,7 +92,7 @@ fn only_old_temporaries_are_swept() {
     fs::write(dir.path().join("sub/.pgkeep-tmp-1"), b"x").unwrap();
     fs::write(dir.path().join("sub/object"), b"x").unwrap();
     let now = crate::util::clock::now();
-    let day = Duration::from_secs(86_400);
+    let day = Duration::from_hours(24);
     assert_eq!(remove_stale_temporaries(dir.path(), day, now).unwrap(), 0);
     assert_eq!(remove_stale_temporaries(dir.path(), day, now.plus(2 * day)).unwrap(), 1);
     assert_eq!(names(&dir.path().join("sub")), ["object"]);
