@@ -92,21 +92,33 @@ impl Root {
     /// The file of a key, whose directories are real ones as far as they exist.
     fn path_of(&self, key: &Key) -> Result<PathBuf> {
         key::check(key)?;
+        if let Some((directory, _)) = key.rsplit_once('/') {
+            self.refuse_links(directory)?;
+        }
+        Ok(self.path.join(key))
+    }
+
+    /// The directory of a prefix (without its slash; empty for the root), a real one if it exists.
+    fn directory_of(&self, prefix: &str) -> Result<PathBuf> {
+        if prefix.is_empty() {
+            return Ok(self.path.clone());
+        }
+        key::check(prefix)?;
+        self.refuse_links(prefix)?;
+        Ok(self.path.join(prefix))
+    }
+
+    fn refuse_links(&self, directory: &str) -> Result<()> {
         let mut path = self.path.clone();
-        let mut components = key.split('/').peekable();
-        while let Some(component) = components.next() {
+        for component in directory.split('/') {
             path.push(component);
-            if components.peek().is_some() {
-                match fs::symlink_metadata(&path) {
-                    Ok(m) if m.is_symlink() => return Err(linked(&path)),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => break,
-                    _ => {}
-                }
+            match fs::symlink_metadata(&path) {
+                Ok(m) if m.is_symlink() => return Err(linked(&path)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => break,
+                _ => {}
             }
         }
-        path.clone_from(&self.path);
-        path.extend(key.split('/'));
-        Ok(path)
+        Ok(())
     }
 
     /// What lies at a key's path: None when the store can say that there is no object.
@@ -194,3 +206,6 @@ impl Storage for Directory {
             .await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,8 @@ pub enum Fault {
     Stall(Duration),
     /// `get`: this many bytes, then `StoreLied`.
     ShortBody(u64),
+    /// `get`: this many bytes, then `StoreUnavailable`, as when the connection breaks.
+    BrokenBody(u64),
 }
 
 #[derive(Default)]
@@ -110,7 +112,7 @@ impl Faulty {
                 tokio::time::sleep(pause).await;
                 call.await
             }
-            Some(Fault::ShortBody(_)) | None => call.await,
+            Some(Fault::ShortBody(_) | Fault::BrokenBody(_)) | None => call.await,
         }
     }
 }
@@ -120,7 +122,7 @@ fn failure(op: Op, code: Code) -> Error {
 }
 
 /// `keep` bytes of the body, then an error.
-fn cut(body: Body, keep: u64) -> Body {
+fn cut(body: Body, keep: u64, code: Code) -> Body {
     let pieces = body.scan(keep, |left, piece| {
         let piece = piece.map(|bytes| {
             let take = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -130,7 +132,7 @@ fn cut(body: Body, keep: u64) -> Body {
         let over = *left == 0;
         async move { Some((piece, over)) }
     });
-    let failure = || Err(failure(Op::Get, Code::StoreLied));
+    let failure = move || Err(failure(Op::Get, code));
     pieces
         .flat_map(move |(piece, over)| {
             let ends = over.then(failure);
@@ -176,7 +178,8 @@ impl Storage for Faulty {
         let fault = self.next(Op::Get);
         let body = Self::suffer(Op::Get, fault, self.inner.get(key, range)).await?;
         Ok(match fault {
-            Some(Fault::ShortBody(keep)) => cut(body, keep),
+            Some(Fault::ShortBody(keep)) => cut(body, keep, Code::StoreLied),
+            Some(Fault::BrokenBody(keep)) => cut(body, keep, Code::StoreUnavailable),
             _ => body,
         })
     }

@@ -163,17 +163,21 @@ struct Resuming {
     /// The next byte of the object; and the end, once it is known.
     at: u64,
     end: Option<u64>,
-    /// Lies since the last byte that arrived.
+    /// Since the last byte that arrived: breaks, those among them that were lies, and when it began.
+    breaks: u32,
     lies: u32,
+    broken_since: Option<Instant>,
 }
 
 impl Resuming {
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             match self.body.try_next().await {
+                // An empty piece is no progress.
+                Ok(Some(piece)) if piece.is_empty() => {}
                 Ok(Some(piece)) => {
                     self.at += piece.len() as u64;
-                    self.lies = 0;
+                    (self.breaks, self.lies, self.broken_since) = (0, 0, None);
                     return Ok(Some(piece));
                 }
                 Ok(None) => return Ok(None),
@@ -185,9 +189,15 @@ impl Resuming {
     async fn resume(&mut self, broken: Error) -> Result<()> {
         self.lies += u32::from(broken.code() == Code::StoreLied);
         let passing = matches!(broken.code(), Code::StoreUnavailable | Code::StoreLied);
-        if !passing || self.lies >= self.policy.lies {
+        let since = *self.broken_since.get_or_insert_with(Instant::now);
+        if !passing || self.lies >= self.policy.lies || since.elapsed() >= self.policy.deadline {
             return Err(broken);
         }
+        if self.breaks > 0 {
+            let pause = self.policy.first_pause * 2_u32.pow(self.breaks.min(16));
+            tokio::time::sleep(pause.min(self.policy.longest_pause)).await;
+        }
+        self.breaks += 1;
         tracing::debug!(error = %broken, key = self.key, at = self.at, "a body broke; asking for the rest");
         let (storage, key, at) = (&*self.inner, self.key.as_str(), self.at);
         let end = match self.end {
@@ -234,7 +244,9 @@ impl Storage for Retry {
             body,
             at: range.as_ref().map_or(0, |r| r.start),
             end: range.map(|r| r.end),
+            breaks: 0,
             lies: 0,
+            broken_since: None,
         };
         Ok(futures::stream::try_unfold(resuming, |mut resuming| async move {
             Ok(resuming.next().await?.map(|piece| (piece, resuming)))
@@ -260,3 +272,6 @@ impl Storage for Retry {
         self.policy.run(|_| self.inner.sweep_unfinished(older_than)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

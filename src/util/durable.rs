@@ -155,10 +155,10 @@ fn sync_moved(from: &Path, to: &Path) -> Result<()> {
 
 /// Removes a file durably; one that is not there is fine.
 pub fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Ok(()) => sync_dir(parent(path)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io("cannot remove the file", path, e)),
+    match fs::remove_file(path).and_then(|()| sync_dir_io(parent(path))) {
+        // Never there, or its directory has gone since, and the name with it.
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("cannot remove the file", path, e)),
+        _ => Ok(()),
     }
 }
 
@@ -168,11 +168,17 @@ pub fn make_dirs(path: &Path, mode: u32) -> Result<()> {
         return Ok(());
     }
     make_dirs(parent(path), mode)?;
+    make_dir_io(path, mode).map_err(|e| Error::io("cannot make the directory", path, e))
+}
+
+/// Makes one directory, whose parent exists, and its entry durable. One that is there already is fine, but its
+/// entry may be another's work in progress: it is made durable all the same.
+pub fn make_dir_io(path: &Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
-        Ok(()) => sync_dir(parent(path)),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(e) => Err(Error::io("cannot make the directory", path, e)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
     }
+    sync_dir_io(parent(path))
 }
 
 /// Makes the content of a file durable that somebody else wrote.
@@ -184,10 +190,12 @@ pub fn sync_file(path: &Path) -> Result<()> {
 
 /// Makes the names in a directory durable.
 pub fn sync_dir(path: &Path) -> Result<()> {
-    match File::open(path).and_then(|d| d.sync_all()) {
-        Err(e) if !cannot_sync_directories(&e) => {
-            Err(Error::io("cannot make the directory durable", path, e))
-        }
+    sync_dir_io(path).map_err(|e| Error::io("cannot make the directory durable", path, e))
+}
+
+fn sync_dir_io(path: &Path) -> io::Result<()> {
+    match File::open(path)?.sync_all() {
+        Err(e) if !cannot_sync_directories(&e) => Err(e),
         _ => Ok(()),
     }
 }

@@ -14,12 +14,8 @@ impl Root {
         self.must_exist()?;
         let mut walk = Walk { prefix, start_after, found: Vec::new() };
         let above = prefix.rsplit_once('/').map_or("", |(above, _)| above);
-        if above.is_empty() {
-            walk.directory(&self.path, "")?;
-        } else {
-            // `path_of` refuses links on the way down.
-            walk.directory(&self.path_of(above)?, &format!("{above}/"))?;
-        }
+        let slash = if above.is_empty() { "" } else { "/" };
+        walk.directory(&self.directory_of(above)?, &format!("{above}{slash}"))?;
         walk.found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         // A disk that vanished while we looked would have made the listing short.
         self.must_exist()?;
@@ -30,9 +26,8 @@ impl Root {
     pub(super) fn list_dirs(&self, prefix: &str) -> Result<Vec<String>> {
         self.must_exist()?;
         let above = prefix.trim_end_matches('/');
-        let directory = if above.is_empty() { self.path.clone() } else { self.path_of(above)? };
         let mut names = Vec::new();
-        for (name, kind, entry) in entries(&directory, above.is_empty())? {
+        for (name, kind, entry) in entries(&self.directory_of(above)?, above.is_empty())? {
             if kind.is_dir() && holds_object(&entry.path())? {
                 names.push(name);
             }

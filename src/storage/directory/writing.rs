@@ -27,35 +27,32 @@ impl Root {
             return Err(Error::new(Code::ObjectExists, "the object exists, and nothing is overwritten")
                 .at(format!("{}/{key}", self.location)));
         }
-        self.must_exist()?;
         let directory = path.parent().unwrap_or(&self.path);
-        for _ in 0..8 {
-            self.make_durable(directory)?;
-            match NewFile::create_io(&path, self.file_mode) {
-                // A `delete` has taken the empty directory away in between.
+        for _ in 0..32 {
+            self.must_exist()?;
+            match self.make_durable(directory).and_then(|()| NewFile::create_io(&path, self.file_mode)) {
+                Ok(file) => return Ok(file),
+                // A `delete` has taken an empty directory away in between.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     self.synced().remove(directory);
-                    self.must_exist()?;
                 }
                 Err(e) => return Err(Error::io("cannot create the file", &path, e)),
-                Ok(file) => return Ok(file),
             }
         }
         Err(Error::new(Code::Io, "the directory vanishes again and again").at(directory.display()))
     }
 
-    /// Makes the directory where it is missing. Whoever made it: its name, and its parents', are durable from
-    /// here on.
-    fn make_durable(&self, directory: &Path) -> Result<()> {
+    /// Makes the directory where it is missing, but never the root. Whoever made it: its name, and its parents',
+    /// are durable from here on.
+    fn make_durable(&self, directory: &Path) -> io::Result<()> {
         if self.synced().contains(directory) {
             return Ok(());
         }
-        durable::make_dirs(directory, self.dir_mode)?;
-        let mut at = directory;
-        while at != self.path {
-            let Some(parent) = at.parent() else { break };
-            durable::sync_dir(parent)?;
-            at = parent;
+        let below = directory.strip_prefix(&self.path).map_err(io::Error::other)?;
+        let mut made = self.path.clone();
+        for component in below {
+            made.push(component);
+            durable::make_dir_io(&made, self.dir_mode)?;
         }
         self.synced().insert(directory.to_path_buf());
         Ok(())
