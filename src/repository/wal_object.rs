@@ -13,4 +13,4 @@ pub mod store;
 
 pub use join::{Joined, join_heads};
 pub use read::{ReadBack, Sink, WalObjects};
-pub use store::{DamageMark, Placed, Placement, Plain, Sealer, store, store_mark};
+pub use store::{DamageMark, Placed, Placement, Plain, Sealer, blocking, store, store_mark};

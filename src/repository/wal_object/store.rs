@@ -45,6 +45,16 @@ impl Sealer {
             Protection::Plain => Sealing::Compressed,
         }
     }
+    /// Seals bytes in memory, once for all repositories.
+    pub async fn seal(&self, plain: Bytes, digest: ShortDigest) -> Result<Bytes> {
+        let sealer = self.clone();
+        blocking(move || {
+            let (sealed, facts) = sealer.seal_into(Vec::new(), &mut plain.as_ref())?;
+            verify(&facts, digest)?;
+            Ok(Bytes::from(sealed))
+        })
+        .await
+    }
     fn seal_into<W: Write>(&self, sink: W, source: &mut dyn io::Read) -> Result<(W, Sealed)> {
         let mut writer = SealWriter::new(sink, &self.protection, self.level, Some(&self.header))?;
         let mut piece = vec![0; PIECE];
@@ -65,6 +75,8 @@ impl Sealer {
 pub enum Plain {
     /// Sealed in memory.
     Bytes(Bytes),
+    /// By [`Sealer::seal`], for several calls with the same bytes.
+    Sealed(Bytes),
     /// Streamed from where the file stands; for what is too long for memory.
     File(File),
 }
@@ -93,14 +105,9 @@ pub async fn store(
     let key = root.key(name, sealer.sealing());
     let outcomes = match plain {
         Plain::Bytes(bytes) => {
-            let (sealer, digest) = (sealer.clone(), name.digest());
-            let sealed = blocking(move || {
-                let (sealed, facts) = sealer.seal_into(Vec::new(), &mut bytes.as_ref())?;
-                verify(&facts, digest)?;
-                Ok(Bytes::from(sealed))
-            });
-            put_everywhere(targets, &key, &sealed.await?, grace).await
+            put_everywhere(targets, &key, &sealer.seal(bytes, name.digest()).await?, grace).await
         }
+        Plain::Sealed(sealed) => put_everywhere(targets, &key, &sealed, grace).await,
         Plain::File(file) => stream(targets, &key, file, name.digest(), sealer, grace).await?,
     };
     Ok(outcomes.into_iter().map(|(repo, outcome)| (repo, placed(outcome))).collect())
@@ -150,7 +157,8 @@ fn placed(outcome: Result<Stored>) -> Result<Placed> {
     }
 }
 
-pub(super) async fn blocking<T: Send + 'static>(
+/// Work that reads, digests or seals, off the runtime's threads.
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let ended = tokio::task::spawn_blocking(work).await;

@@ -1,0 +1,146 @@
+//! The file that PostgreSQL hands over: read once, digested, and checked to be what its name says.
+//!
+//! A file that is something else is refused. One that is the right file with damaged records is read again, past the
+//! page cache, and then taken as it is: refusing it for ever would stop PostgreSQL's archiving (promise 11).
+
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Code, Error, Result};
+use crate::model::{Digest, Lsn, SegmentSize, SystemId, WalFileName};
+use crate::wal::check::{SegmentChecker, SegmentVerdict};
+
+/// A file up to this length is held in memory; a longer one is read twice.
+const IN_MEMORY: u64 = 64 << 20;
+const PIECE: usize = 1 << 20;
+/// A history or backup file is a few lines; more than this is something else.
+const LONGEST_TEXT: u64 = 16 << 20;
+
+/// A file ready to be shipped.
+#[derive(Debug)]
+pub struct LocalFile {
+    pub name: WalFileName,
+    pub content: Content,
+    pub digest: Digest,
+    /// Where and why its records cannot be replayed.
+    pub damage: Option<(Lsn, String)>,
+}
+
+/// Its bytes.
+#[derive(Debug, Clone)]
+pub enum Content {
+    Memory(Bytes),
+    /// Too long for memory; whoever streams it compares the digest again.
+    Disk(PathBuf),
+}
+
+/// The name of the file at `path`, refused when it is none that PostgreSQL archives.
+pub fn name_of(path: &Path) -> Result<WalFileName> {
+    let name = path.file_name().and_then(|n| n.to_str()).and_then(WalFileName::parse);
+    name.ok_or_else(|| {
+        Error::new(Code::WalMismatch, "this is no WAL file that PostgreSQL archives")
+            .at(path.display())
+            .hint("archive_command is `pgkeep wal push %p`; PostgreSQL puts the path of a segment, history, backup or \
+                   partial file in place of %p")
+    })
+}
+
+/// Reads and checks the file. Blocks.
+pub fn read(path: &Path, size: SegmentSize, system: SystemId) -> Result<LocalFile> {
+    let name = name_of(path)?;
+    let first = read_once(path, name, size, system)?;
+    if first.damage.is_none() {
+        return Ok(first);
+    }
+    // A flipped bit may have been in memory only.
+    forget_cached(path);
+    read_once(path, name, size, system)
+}
+
+fn read_once(path: &Path, name: WalFileName, size: SegmentSize, system: SystemId) -> Result<LocalFile> {
+    let cannot = |e| Error::io("cannot read the WAL file", path, e);
+    let mut file = File::open(path).map_err(cannot)?;
+    let before = file.metadata().map_err(cannot)?;
+    check_length(path, name, before.len(), size)?;
+    let mut checker = match name {
+        WalFileName::Segment(s) | WalFileName::Partial(s) => Some(SegmentChecker::new(s, size, system)),
+        WalFileName::BackupHistory(..) | WalFileName::History(_) => None,
+    };
+    let keep = before.len() <= IN_MEMORY;
+    let mut kept = Vec::with_capacity(if keep { usize::try_from(before.len()).unwrap_or(0) } else { 0 });
+    let (mut sha256, mut piece, mut read) = (Sha256::new(), vec![0; PIECE], 0u64);
+    loop {
+        let n = match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(cannot(e)),
+        };
+        let bytes = &piece[..n];
+        read += n as u64;
+        sha256.update(bytes);
+        if let Some(checker) = &mut checker {
+            checker.feed(bytes);
+        }
+        if keep {
+            kept.extend_from_slice(bytes);
+        }
+    }
+    let after = file.metadata().map_err(cannot)?;
+    if read != before.len() || fingerprint(&before) != fingerprint(&after) {
+        return Err(Error::new(Code::Io, "the WAL file changed while it was read")
+            .at(path.display())
+            .hint("PostgreSQL asks again by itself; if it goes on, find out what writes to this file"));
+    }
+    Ok(LocalFile {
+        name,
+        content: if keep { Content::Memory(kept.into()) } else { Content::Disk(path.to_path_buf()) },
+        digest: Digest(sha256.finalize().into()),
+        damage: damage(name, checker)?,
+    })
+}
+
+/// PostgreSQL's `.partial` carries recycled bytes after its end: only what it is is checked, not its records.
+fn damage(name: WalFileName, checker: Option<SegmentChecker>) -> Result<Option<(Lsn, String)>> {
+    let verdict = checker.map(SegmentChecker::finish).transpose()?;
+    let whole = matches!(name, WalFileName::Segment(_));
+    Ok(verdict.as_ref().filter(|_| whole).and_then(SegmentVerdict::finding))
+}
+
+fn check_length(path: &Path, name: WalFileName, length: u64, size: SegmentSize) -> Result<()> {
+    let (right, expected) = match name {
+        WalFileName::Segment(s) | WalFileName::Partial(s) => {
+            if !s.fits(size) {
+                return Err(Error::new(Code::WalMismatch, "this cluster's segment size allows no such name")
+                    .at(path.display())
+                    .hint("it is another cluster's file; find out where it came from"));
+            }
+            (length == size.bytes(), size.bytes())
+        }
+        WalFileName::BackupHistory(..) | WalFileName::History(_) => (length <= LONGEST_TEXT, LONGEST_TEXT),
+    };
+    if right {
+        return Ok(());
+    }
+    Err(Error::new(Code::WalMismatch, format!("the WAL file has {length} bytes and should have {expected}"))
+        .at(path.display())
+        .hint("it is cut off or another cluster's; PostgreSQL keeps it and asks again"))
+}
+
+fn fingerprint(meta: &Metadata) -> (u64, u64, u64, i64, i64, i64, i64) {
+    (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec())
+}
+
+fn forget_cached(path: &Path) {
+    // Only a hint to the kernel: without it the second look may see the same memory.
+    if let Ok(file) = File::open(path) {
+        let _ = posix_fadvise(file.as_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
+}
