@@ -8,8 +8,4 @@
 //! Both work by themselves, without an agent. While `restore` runs a recovery, [`serve`] answers the fetches from a
 //! spool that is filled ahead of the replay.
 
-
-
 pub mod push;
-
-

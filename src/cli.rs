@@ -17,16 +17,21 @@ pub mod context;
 pub mod progress;
 pub mod report;
 pub mod signals;
+pub mod wal;
 
 use args::{Cli, Command};
 use context::{Context, Outcome};
 
 use crate::error::{Error, ExitClass, Result};
+use crate::util::failpoint;
 
 /// Runs one command line and gives the exit status. `exit` ends the process at once (a second Ctrl-C).
 pub fn run(argv: impl IntoIterator<Item = OsString>, exit: fn(u8) -> !) -> u8 {
     let argv: Vec<OsString> = argv.into_iter().collect();
     std::panic::set_hook(Box::new(say_panic));
+    if let Err(error) = failpoint::setup() {
+        return report::conclude(Err(error), false);
+    }
     let cli = match Cli::try_parse_from(&argv) {
         Ok(cli) => cli,
         Err(answer) => return print_usage(&answer),
@@ -52,13 +57,14 @@ fn start(cli: Cli, exit: fn(u8) -> !) -> Result<Outcome> {
 /// Commands that end in order on a signal; PostgreSQL's own (`wal …`) must end as that signal.
 fn listens(command: &Command) -> bool {
     match command {
-        Command::Config(_) => false,
+        Command::Config(_) | Command::Wal(_) => false,
     }
 }
 
 fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
     match command {
         Command::Config(command) => config::run(ctx, command),
+        Command::Wal(command) => wal::run(ctx, command),
     }
 }
 

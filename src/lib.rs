@@ -4,6 +4,7 @@
 //! L5 `cli` · L3 `backup` `restore` `archive` · L2 `repository` · L1 `storage` `codec` `postgres` `wal` `config` ·
 //! L0 `model` `util` `error`. `ARCHITECTURE.md` has the map.
 
+pub mod archive;
 pub mod cli;
 pub mod codec;
 pub mod config;

@@ -9,6 +9,7 @@
 
 pub mod body_reader;
 pub mod catalog;
+pub mod configured;
 pub mod continuity;
 pub mod documents;
 pub mod fanout;

@@ -48,6 +48,8 @@ pub enum Command {
     // Each command: a doc comment for `--help`, `Name(super::name::Args)`, and one line in `cli::dispatch`.
     #[command(subcommand)]
     Config(super::config::Command),
+    #[command(subcommand)]
+    Wal(super::wal::Command),
 }
 
 fn cluster_name(text: &str) -> Result<ClusterName, String> {

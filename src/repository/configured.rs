@@ -39,7 +39,9 @@ pub fn store_settings(config: &RepositoryConfig, patience: Patience) -> Result<S
         profile: store.profile.clone(),
         part_size: store.part_size.unwrap_or(defaults.part_size),
         connect_timeout: store.connect_timeout.unwrap_or(defaults.connect_timeout),
-        attempt_timeout: patience.attempt.map_or(defaults.attempt_timeout, |a| a.min(defaults.attempt_timeout)),
+        attempt_timeout: patience
+            .attempt
+            .map_or(defaults.attempt_timeout, |a| a.min(defaults.attempt_timeout)),
         operation_deadline: patience.operation.map_or(operation, |o| o.min(operation)),
         concurrency: store.concurrency.unwrap_or(defaults.concurrency),
         upload_bandwidth: store.upload_bandwidth,
@@ -82,7 +84,9 @@ pub async fn open_these(repositories: &[RepositoryConfig], patience: Patience) -
 /// What is done to data before it leaves; refused when the configuration does not say.
 pub fn protection(config: &Config) -> Result<Protection> {
     match config.require_encryption()? {
-        EncryptionConfig::Recipients { recipients, .. } => Ok(Protection::Age(Recipients::parse(recipients)?)),
+        EncryptionConfig::Recipients { recipients, .. } => {
+            Ok(Protection::Age(Recipients::parse(recipients)?))
+        }
         EncryptionConfig::None | EncryptionConfig::Unset => Ok(Protection::Plain),
     }
 }

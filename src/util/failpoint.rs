@@ -15,7 +15,13 @@
 use crate::error::Result;
 
 /// Every step, as `area-step` (`backup-before-publish`), one to a line, in alphabetical order.
-pub const NAMES: &[&str] = &[];
+#[rustfmt::skip]
+pub const NAMES: &[&str] = &[
+    "fetch-panic",
+    "push-after-upload",
+    "push-before-answer",
+    "push-before-upload",
+];
 
 /// Reads `FAILPOINTS`. `main` calls it first; a fault in the variable is an error, for a test that injects nothing
 /// proves nothing.

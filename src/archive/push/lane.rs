@@ -81,7 +81,8 @@ fn only_one(opened: Repositories, config: &RepositoryConfig) -> Result<Repositor
     let name = &config.name;
     opened.required().map_or_else(Err, |(_, failed)| {
         let why = failed.into_iter().next().map(|(_, e)| e);
-        Err(why.unwrap_or_else(|| Error::internal(format!("repository {name} was neither opened nor refused"))))
+        Err(why
+            .unwrap_or_else(|| Error::internal(format!("repository {name} was neither opened nor refused"))))
     })
 }
 
@@ -95,11 +96,13 @@ pub(super) async fn go_along(
     let looked = look(&config, goal).await?;
     let order = orders.wait_for(|order| !matches!(order, Order::Wait)).await.map(|order| order.clone());
     match order {
-        Ok(Order::Write(cargo)) => match presence(&looked.listing, goal.name, cargo.digest(), cargo.is_damaged()) {
-            Presence::Absent => Ok((None, write(&looked, goal, &cargo).await?)),
-            Presence::Present { others } => Ok((None, others_warning(&looked, &others))),
-            Presence::Conflict { .. } => Err(taken(&looked.repository.place(&goal.name.to_string()))),
-        },
+        Ok(Order::Write(cargo)) => {
+            match presence(&looked.listing, goal.name, cargo.digest(), cargo.is_damaged()) {
+                Presence::Absent => Ok((None, write(&looked, goal, &cargo).await?)),
+                Presence::Present { others } => Ok((None, others_warning(&looked, &others))),
+                Presence::Conflict { .. } => Err(taken(&looked.repository.place(&goal.name.to_string()))),
+            }
+        }
         Ok(Order::Join) => Ok((Some(looked), Vec::new())),
         // Nothing is to be written, or the push has ended.
         Ok(Order::Wait) | Err(_) => Ok((None, Vec::new())),
@@ -176,14 +179,18 @@ pub(super) async fn confirm(
     };
     let place = || repository.place(&key);
     match (there, placed) {
-        (None, _) => Err(Error::new(Code::StoreLied, "the store took the file and does not show it").at(place())),
+        (None, _) => {
+            Err(Error::new(Code::StoreLied, "the store took the file and does not show it").at(place()))
+        }
         (Some(bytes), Placed::Written(stored)) if bytes != stored.bytes => Err(Error::new(
             Code::StoreLied,
             format!("the store shows {bytes} bytes of {} that were sent", stored.bytes),
         )
         .at(place())),
         _ => match presence(&listing, goal.name, cargo.digest(), cargo.is_damaged()) {
-            Presence::Present { others } | Presence::Conflict { others } => Ok(others_warning(looked, &others)),
+            Presence::Present { others } | Presence::Conflict { others } => {
+                Ok(others_warning(looked, &others))
+            }
             Presence::Absent => Ok(Vec::new()),
         },
     }

@@ -161,9 +161,8 @@ impl Lanes {
         let _ = self.order.send(Order::Join);
         let (along, mut warnings) = self.wait_for_optional().await;
         let name = self.goal.name;
-        let lacks = |l: &&Looked| {
-            presence(&l.listing, name, cargo.digest(), cargo.is_damaged()) == Presence::Absent
-        };
+        let lacks =
+            |l: &&Looked| presence(&l.listing, name, cargo.digest(), cargo.is_damaged()) == Presence::Absent;
         let all: Vec<&Looked> = lacking.iter().copied().chain(along.iter().filter(lacks)).collect();
         for looked in &all {
             warnings.extend(lane::mark(looked, &self.goal, cargo).await?);

@@ -158,9 +158,7 @@ fn placed(outcome: Result<Stored>) -> Result<Placed> {
 }
 
 /// Work that reads, digests or seals, off the runtime's threads.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.unwrap_or_else(|e| Err(Error::internal("a worker thread ended by itself").because(e)))
 }
