@@ -24,6 +24,7 @@ use crate::model::{
 use crate::postgres::history::TimelinePath;
 use crate::repository::continuity::{Ending, Reach};
 use crate::repository::wal_listing::WalListing;
+use crate::wal::redirect::Patch;
 
 /// Its place, relative to the data directory.
 pub const FILE_NAME: &str = "pgkeep.recovery.json";
@@ -51,6 +52,10 @@ pub struct RecoveryPlan {
     pub chosen: BTreeMap<String, ShortDigest>,
     /// The repositories that answered when the plan was made.
     pub repositories: Vec<RepoName>,
+    /// Bytes that are served changed: tablespace records, so that a recovery makes no link out of its place. Whoever
+    /// delivers a segment applies them ([`crate::wal::redirect::apply`]); not to do so is to fail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<Patch>,
 }
 
 /// One timeline of the path.
@@ -133,6 +138,7 @@ impl RecoveryPlan {
             histories,
             chosen: chosen.iter().map(|(name, digest)| (name.to_string(), *digest)).collect(),
             repositories,
+            patches: Vec::new(),
         }
     }
 
@@ -167,6 +173,33 @@ impl RecoveryPlan {
             (None, last) => last.map(|s| s.end(size)),
         });
         ends.max().unwrap_or(Lsn::ZERO)
+    }
+
+    /// Ends the plan with the segment that holds the byte before `needed_to`: what a recovery to a target reads. Later
+    /// segments do not exist for it.
+    pub fn end_at(&mut self, needed_to: Lsn) {
+        let size = self.wal_segment_bytes;
+        let bound = size.number_of(Lsn(needed_to.0.saturating_sub(1)));
+        for planned in &mut self.timelines {
+            if planned.ending.as_ref().is_some_and(|e| e.segment().number(size) > bound) {
+                planned.ending = None;
+            }
+            let (Some(first), Some(last)) = (planned.first, planned.last) else { continue };
+            if first.number(size) > bound {
+                (planned.first, planned.last) = (None, None);
+            } else if last.number(size) > bound {
+                planned.last = Some(SegmentName::numbered(last.timeline, bound, size));
+            }
+        }
+    }
+    /// How many segments it holds, the ending included.
+    pub fn segments(&self) -> u64 {
+        let size = self.wal_segment_bytes;
+        let whole = |t: &PlannedTimeline| match (t.first, t.last) {
+            (Some(first), Some(last)) => last.number(size) - first.number(size) + 1,
+            _ => 0,
+        };
+        self.timelines.iter().map(|t| whole(t) + u64::from(t.ending.is_some())).sum()
     }
 
     /// What a request for `name` gets.

@@ -239,3 +239,28 @@ fn a_plan_reads_back_and_an_unreadable_one_is_refused() {
     let newer = String::from_utf8(json).unwrap().replacen("\"format\": 1", "\"format\": 2", 1);
     assert_eq!(RecoveryPlan::parse(newer.as_bytes()).unwrap_err().code(), Code::FormatTooNew);
 }
+
+#[test]
+fn a_plan_that_ends_at_a_target_holds_nothing_after_it() {
+    let mut cut = plan(&full(), at(3, 100));
+    assert_eq!(cut.segments(), 5);
+    cut.end_at(at(6, 8));
+    assert_eq!((cut.end(), cut.segments()), (at(7, 0), 4));
+    answers(&cut, &[(seg(3, 6), "0 segment"), (seg(3, 7), "1"), (seg(1, 5), "1")]);
+    // Exactly the end of a segment: the next one is not needed.
+    cut.end_at(at(5, 0));
+    assert_eq!((cut.end(), cut.segments()), (at(5, 0), 2));
+    answers(&cut, &[(seg(1, 4), "0 segment other"), (seg(1, 5), "1"), (seg(3, 5), "1")]);
+}
+
+#[test]
+fn an_ending_after_the_target_is_dropped_and_one_with_it_stays() {
+    let mut names = whole(1, 3..=9);
+    names.push(history(3));
+    let truncated = plan(&names, at(3, 100));
+    let mut cut = truncated.clone();
+    cut.end_at(at(5, 400));
+    assert_eq!(cut, truncated);
+    cut.end_at(at(4, 400));
+    answers(&cut, &[(seg(1, 4), "0 segment other"), (seg(1, 5), "1")]);
+}
