@@ -12,12 +12,19 @@ use std::panic::PanicHookInfo;
 use clap::Parser;
 
 pub mod args;
+pub mod catalogs;
 pub mod config;
 pub mod context;
+pub mod key;
+pub mod list;
 pub mod progress;
 pub mod report;
+pub mod show;
 pub mod signals;
+pub mod table;
 pub mod wal;
+pub mod window;
+mod window_read;
 
 use args::{Cli, Command};
 use context::{Context, Outcome};
@@ -57,7 +64,8 @@ fn start(cli: Cli, exit: fn(u8) -> !) -> Result<Outcome> {
 /// Commands that end in order on a signal; PostgreSQL's own (`wal …`) must end as that signal.
 fn listens(command: &Command) -> bool {
     match command {
-        Command::Config(_) | Command::Wal(_) => false,
+        Command::Config(_) | Command::Key(_) | Command::Wal(_) => false,
+        Command::List(_) | Command::Show(_) | Command::Window(_) => false,
     }
 }
 
@@ -65,6 +73,10 @@ fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
     match command {
         Command::Config(command) => config::run(ctx, command),
         Command::Wal(command) => wal::run(ctx, command),
+        Command::Key(command) => key::run(ctx, command),
+        Command::List(args) => list::run(ctx, args),
+        Command::Show(args) => show::run(ctx, args),
+        Command::Window(args) => window::run(ctx, args),
     }
 }
 

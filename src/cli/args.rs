@@ -50,6 +50,11 @@ pub enum Command {
     Config(super::config::Command),
     #[command(subcommand)]
     Wal(super::wal::Command),
+    #[command(subcommand)]
+    Key(super::key::Command),
+    List(super::list::Args),
+    Show(super::show::Args),
+    Window(super::window::Args),
 }
 
 fn cluster_name(text: &str) -> Result<ClusterName, String> {

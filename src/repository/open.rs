@@ -168,6 +168,10 @@ impl Repositories {
     pub fn unavailable(&self) -> &[(RepoName, bool, Error)] {
         &self.failed
     }
+    /// Both, to keep.
+    pub fn into_parts(self) -> (Vec<Repository>, Vec<(RepoName, bool, Error)>) {
+        (self.opened, self.failed)
+    }
     /// The required ones, all of them; the error of the first that is not available.
     pub fn required(mut self) -> Result<(Vec<Repository>, Vec<(RepoName, Error)>)> {
         if let Some(at) = self.failed.iter().position(|(_, required, _)| *required) {
