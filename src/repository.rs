@@ -7,6 +7,7 @@
 //! A byte's way in: file → [`pack`] → `codec::SealWriter` → [`fanout`] → every repository's storage. Its way out:
 //! storage → [`body_reader`] or [`ranged`] → `codec::open_*` → [`pack_read`].
 
+pub mod access;
 pub mod body_reader;
 pub mod catalog;
 pub mod configured;
@@ -25,6 +26,8 @@ pub mod record;
 pub mod recovery_plan;
 pub mod signature;
 mod tar_header;
+#[cfg(test)]
+mod tests;
 pub mod wal_listing;
 pub mod wal_object;
 pub mod window;

@@ -35,7 +35,7 @@ pub mod settings;
 
 pub use open::open;
 pub use probe::{Ability, Capabilities, probe};
-pub use settings::{Checksum, Location, StoreSettings};
+pub use settings::{Checksum, Location, StaticCredentials, StoreSettings};
 
 /// A key below the repository's root: `/`-separated, no empty, `.` or `..` component, no leading `/`.
 pub type Key = str;

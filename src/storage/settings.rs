@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 
@@ -32,6 +33,8 @@ pub struct StoreSettings {
     /// S3: a file in the form of `~/.aws/credentials`, read instead of the usual chain (environment, shared
     /// files, web identity, container, instance).
     pub credentials_file: Option<PathBuf>,
+    /// S3: the credentials themselves, instead of everything above.
+    pub credentials: Option<StaticCredentials>,
     /// S3: bytes of a part, at least 5 MiB. Grows by itself after part 8,000, so that nothing hits the limit of
     /// 10,000.
     pub part_size: u64,
@@ -54,6 +57,20 @@ pub struct StoreSettings {
     pub dir_mode: u32,
 }
 
+/// An access key. Never printed; wiped when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StaticCredentials {
+    pub access_key_id: String,
+    pub secret_access_key: Zeroizing<String>,
+    pub session_token: Option<Zeroizing<String>>,
+}
+
+impl std::fmt::Debug for StaticCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StaticCredentials({})", self.access_key_id)
+    }
+}
+
 /// Smallest part that S3 takes, save for the last of an upload.
 pub const MIN_PART_SIZE: u64 = 5 << 20;
 
@@ -70,6 +87,7 @@ impl Default for StoreSettings {
             conditional_writes: false,
             profile: None,
             credentials_file: None,
+            credentials: None,
             part_size: 8 << 20,
             parts_in_flight: 4,
             connect_timeout: Duration::from_secs(3),

@@ -12,6 +12,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
@@ -73,7 +74,7 @@ async fn region(settings: &StoreSettings) -> Region {
     if let Some(region) = &settings.region {
         return Region::new(region.clone());
     }
-    if settings.endpoint.is_some() || settings.credentials_file.is_some() {
+    if settings.endpoint.is_some() || settings.credentials_file.is_some() || settings.credentials.is_some() {
         return Region::from_static(FALLBACK_REGION);
     }
     let profile = ProfileFileRegionProvider::builder();
@@ -94,6 +95,13 @@ async fn credentials(
 ) -> Result<SharedCredentialsProvider> {
     let config =
         ProviderConfig::without_region().with_http_client(http.clone()).with_region(Some(region.clone()));
+    if let Some(given) = &settings.credentials {
+        let token = given.session_token.as_ref().map(|t| t.to_string());
+        let secret = given.secret_access_key.to_string();
+        let credentials =
+            Credentials::new(given.access_key_id.clone(), secret, token, None, "the configuration");
+        return Ok(SharedCredentialsProvider::new(credentials));
+    }
     if let Some(file) = &settings.credentials_file {
         std::fs::metadata(file).map_err(|e| {
             Error::new(Code::Config, "cannot read the credentials of the store")
