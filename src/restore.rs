@@ -3,8 +3,15 @@
 //! Order: request → plan → confirm → execute → prove. Planning reads and writes nothing; the plan is a value, and the
 //! value that was shown is the one that runs.
 
+pub mod aside;
 pub mod choose;
 pub mod locate;
+pub mod place;
+pub mod plan;
 mod refuse;
 pub mod request;
 pub mod scan;
+pub mod settings;
+pub mod show;
+pub mod space;
+pub mod tablespaces;

@@ -1,0 +1,45 @@
+//! What is in the way makes way: moved aside and kept (promise 6), or deleted where `--overwrite` was confirmed.
+
+use std::path::{Path, PathBuf};
+
+use super::place::{DirectoryState, PlaceFacts};
+use super::plan::Move;
+use super::request::{Place, Request};
+use crate::error::{Error, Result};
+use crate::model::Timestamp;
+use crate::util::durable;
+
+/// What moves where. Pure. Only a restore in place moves anything.
+pub fn moves(request: &Request, place: &PlaceFacts, now: Timestamp) -> Vec<Move> {
+    if request.place != Place::InPlace {
+        return Vec::new();
+    }
+    let to = |path: &Path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!("_incident_{}", now.compact_seconds()));
+        (!request.overwrite).then(|| PathBuf::from(name))
+    };
+    let gone = |path: &PathBuf| Move { from: path.clone(), to: to(path) };
+    let mut moves = Vec::new();
+    // Tablespaces and WAL first: should it stop here, the data directory still says where they belong.
+    moves.extend(place.version_directories.iter().map(gone));
+    if matches!(place.state, DirectoryState::Cluster { .. } | DirectoryState::Unreadable { .. }) {
+        moves.extend(place.wal_directory.as_ref().map(gone));
+        moves.push(gone(&place.data_directory));
+    }
+    moves
+}
+
+/// Carries one move out. One that has happened already (by a run that was killed) is fine.
+pub fn carry_out(step: &Move) -> Result<()> {
+    match &step.to {
+        Some(to) if step.from.exists() => durable::rename_new(&step.from, to),
+        Some(_) => Ok(()),
+        None => match std::fs::remove_dir_all(&step.from) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("cannot remove what is overwritten", &step.from, e))
+            }
+            _ => Ok(()),
+        },
+    }
+}
