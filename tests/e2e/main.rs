@@ -1,0 +1,10 @@
+//! pgkeep as its users meet it: the real program, real PostgreSQL servers of every major, a real S3 server.
+//!
+//! `scripts/test` installs what is needed and starts the S3 server. A test that finds something missing fails and
+//! says so; none is skipped.
+
+// A test that cannot go on panics; that is its way to fail.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod harness;
+mod support;

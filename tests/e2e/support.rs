@@ -1,0 +1,26 @@
+//! What the end-to-end tests are built from: servers, the program, repositories seen from outside, a ledger whose
+//! every commit is known, a network that misbehaves on demand.
+
+// Every test uses some of these; a helper for the next test is not dead.
+#![allow(dead_code, unused_imports)]
+
+pub mod env;
+pub mod ledger;
+pub mod pg;
+pub mod pgkeep;
+
+pub mod root;
+pub mod s3;
+pub mod sql;
+pub mod store;
+pub mod wait;
+
+pub use env::{EnvOptions, TestEnv};
+pub use ledger::Ledger;
+pub use pg::{Build, Pg, PgOptions, Stop};
+pub use pgkeep::{Pgkeep, Ran, Running, User};
+
+pub use root::Root;
+pub use s3::S3;
+pub use store::RawStore;
+pub use wait::{eventually, eventually_some};
