@@ -103,3 +103,112 @@ fn a_bucket_holds_what_was_put() {
     bucket.delete("a/b");
     assert!(bucket.list("").is_empty());
 }
+
+/// What plain HTTP says through the proxy to an upload of `size` bytes and to reading it back.
+mod through_the_proxy {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::{Duration, Instant};
+
+    use crate::support::{Fault, FaultProxy, Rule};
+
+    /// A server that answers every request with the body it got, and counts them.
+    fn echo_server() -> (String, std::sync::Arc<std::sync::atomic::AtomicU32>) {
+        let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", bound.local_addr().unwrap());
+        let served = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let count = std::sync::Arc::clone(&served);
+        std::thread::spawn(move || {
+            for stream in bound.incoming().flatten() {
+                let mut stream = stream;
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                    head.push(byte[0]);
+                }
+                let text = String::from_utf8_lossy(&head).to_lowercase();
+                let Some((_, rest)) = text.split_once("content-length: ") else { continue };
+                let mut body = vec![0; rest.lines().next().unwrap().trim().parse().unwrap()];
+                if stream.read_exact(&mut body).is_err() {
+                    continue;
+                }
+                count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all(&body);
+            }
+        });
+        (endpoint, served)
+    }
+
+    /// One request with a body of 1000 bytes; all bytes of the answer, or how the connection failed.
+    fn ask(proxy: &FaultProxy, path: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(proxy.endpoint().strip_prefix("http://").unwrap())?;
+        stream.set_read_timeout(Some(Duration::from_millis(700)))?;
+        write!(stream, "PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{}", "x".repeat(1000))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    }
+
+    #[test]
+    fn each_fault_is_what_it_says() {
+        let (endpoint, served) = echo_server();
+        let served = || served.swap(0, std::sync::atomic::Ordering::SeqCst);
+        let proxy = FaultProxy::before(&endpoint);
+        let reset = |fault| {
+            proxy.all(fault);
+            assert_eq!(
+                ask(&proxy, "/a").unwrap_err().kind(),
+                std::io::ErrorKind::ConnectionReset,
+                "{fault:?}"
+            );
+            served()
+        };
+        let said = |fault| {
+            proxy.all(fault);
+            ask(&proxy, "/a").unwrap()
+        };
+
+        let whole = said(Fault::Pass);
+        assert!(whole.starts_with("HTTP/1.1 200") && whole.ends_with(&"x".repeat(1000)), "{whole}");
+        assert_eq!(served(), 1);
+        assert_eq!(reset(Fault::ResetBefore), 0);
+        assert_eq!(reset(Fault::ResetMidway), 0);
+        assert_eq!(reset(Fault::LoseAnswer), 1, "the server did the work");
+        assert!(said(Fault::Status(503)).contains("<Code>SlowDown</Code>"));
+        assert_eq!(served(), 0);
+        let cut = said(Fault::CutBody);
+        assert!(cut.contains("content-length: 1000") && cut.matches('x').count() < 600, "{cut}");
+        let short = said(Fault::ShortBody);
+        assert!(short.contains("Content-Length: 500") && !short.contains("1000"), "{short}");
+        for silent in [Fault::Stall, Fault::StallMidway] {
+            proxy.all(silent);
+            assert_eq!(ask(&proxy, "/a").unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "{silent:?}");
+        }
+        for (slow, least) in
+            [(Fault::Latency(Duration::from_millis(300)), 300), (Fault::Bandwidth(4000), 450)]
+        {
+            let start = Instant::now();
+            said(slow);
+            assert!(start.elapsed() >= Duration::from_millis(least), "{slow:?} {:?}", start.elapsed());
+        }
+    }
+
+    #[test]
+    fn rules_strike_where_and_as_often_as_they_say_and_the_network_comes_back() {
+        let (endpoint, _) = echo_server();
+        let proxy = FaultProxy::before(&endpoint);
+        let broken = |path| ask(&proxy, path).unwrap().contains("503");
+        proxy.rule(Rule::always(Fault::Status(503)).path("/bad").method("PUT").skip(1).times(2));
+        assert_eq!(["/bad", "/good", "/bad", "/bad", "/bad"].map(broken), [false, false, true, true, false]);
+        let counts = proxy.counts();
+        assert_eq!((counts.requests, counts.struck, counts.bytes_up), (5, 2, 3000));
+        assert_eq!(counts.log[1], "PUT /good");
+
+        proxy.down();
+        assert_eq!(ask(&proxy, "/").unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        proxy.up();
+        proxy.rule(Rule::sometimes(Fault::Status(503), 0.5));
+        let struck = (0..60).filter(|_| broken("/")).count();
+        assert!((10..50).contains(&struck), "{struck} of 60");
+    }
+}

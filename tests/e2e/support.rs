@@ -8,6 +8,7 @@ pub mod env;
 pub mod ledger;
 pub mod pg;
 pub mod pgkeep;
+pub mod proxy;
 
 pub mod root;
 pub mod s3;
@@ -20,6 +21,7 @@ pub use ledger::Ledger;
 pub use pg::{Build, Pg, PgOptions, Stop};
 pub use pgkeep::{Pgkeep, Ran, Running, User};
 
+pub use proxy::{Fault, FaultProxy, Rule};
 pub use root::Root;
 pub use s3::S3;
 pub use store::RawStore;

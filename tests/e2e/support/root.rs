@@ -41,6 +41,8 @@ impl Root {
         let made = tempfile::Builder::new().prefix("pgk-").tempdir_in("/tmp").unwrap().keep();
         std::fs::set_permissions(&made, PermissionsExt::from_mode(0o755)).unwrap();
         Ids::server().own(&made);
+        // scripts/test cleans up after a test that was killed: it knows by this.
+        std::fs::write(made.join("test.pid"), std::process::id().to_string()).unwrap();
         Arc::new(Self(made))
     }
     pub fn path(&self) -> &Path {
