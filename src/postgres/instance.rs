@@ -361,7 +361,10 @@ pub fn last_words(tail: &str) -> String {
         return lines.last().map_or_else(|| "its log is empty".to_owned(), |l| (*l).to_owned());
     };
     let more = lines[at + 1..].iter().take_while(|l| l.contains("DETAIL:") || l.contains("HINT:"));
-    let parts: Vec<&str> = std::iter::once(lines[at]).chain(more.copied()).map(strip_prefix).collect();
+    // "configuration file contains errors" alone helps nobody: which they are was said before.
+    let unspecific = lines[at].contains("contains errors");
+    let before = lines[..at].iter().filter(|l| unspecific && l.contains("LOG:"));
+    let parts: Vec<&str> = before.chain([&lines[at]]).chain(more).map(|l| strip_prefix(l)).collect();
     parts.join(" ")
 }
 

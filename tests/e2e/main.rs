@@ -7,4 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod harness;
+mod postgres_instance;
+mod postgres_scan;
+mod postgres_service;
+mod postgres_session;
 mod support;

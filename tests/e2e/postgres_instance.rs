@@ -11,7 +11,7 @@ use pgkeep::postgres::{Tools, service};
 
 use crate::support::{Build, Pg, PgOptions, Root, Stop};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn tools(build: &Build) -> Tools {
     Tools::find(PgMajor(build.major), Some(&build.bin), None).await.unwrap()
@@ -49,7 +49,8 @@ async fn tools_of_another_major_are_refused_and_those_of_the_running_server_are_
 async fn a_scratch_cluster_lives_and_disappears(build: Build) {
     let root = Root::new();
     let owner = Owner::of(root.path()).unwrap();
-    let scratch = Scratch::create(&tools(&build).await, &owner, root.path(), &["--wal-segsize=1"]).await.unwrap();
+    let scratch =
+        Scratch::create(&tools(&build).await, &owner, root.path(), &["--wal-segsize=1"]).await.unwrap();
     let data = scratch.data_directory();
     let session = scratch.connect("postgres").await.unwrap();
     let facts = session.facts().await.unwrap();
@@ -85,7 +86,8 @@ async fn a_scratch_cluster_that_cannot_be_made_leaves_nothing() {
     let root = Root::new();
     let owner = Owner::of(root.path()).unwrap();
     let before = std::fs::read_dir(root.path()).unwrap().count();
-    let made = Scratch::create(&tools(&Build::of(17)).await, &owner, root.path(), &["--no-such-option"]).await;
+    let made =
+        Scratch::create(&tools(&Build::of(17)).await, &owner, root.path(), &["--no-such-option"]).await;
     assert_eq!(made.unwrap_err().code(), Code::Tools);
     assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), before);
 }
@@ -149,7 +151,9 @@ async fn recovery_is_followed_to_its_end(build: Build) {
     // And without any connection, through pg_ctl.
     let chosen = options(&root, &[("hot_standby", "off"), ("unix_socket_directories", &socket)]);
     let mut instance = Instance::start(&tools(&build).await, &pg.data, &owner, &chosen).unwrap();
-    crate::support::eventually("recovery has begun", PATIENCE, || instance.state().unwrap() == ServerState::Recovering);
+    crate::support::eventually("recovery has begun", PATIENCE, || {
+        instance.state().unwrap() == ServerState::Recovering
+    });
     instance.promote(PATIENCE).await.unwrap();
     // Left alone it outlives its value, and another one finds it.
     instance.leave_running();

@@ -54,9 +54,14 @@ async fn the_scan_agrees_with_pg_basebackup(build: Build) {
     pg.start();
     let _session = furnish(&pg, &root);
     let target = root.join("copy");
-    let map = |from: &Path, name: &str| format!("--tablespace-mapping={}={}", from.display(), root.join(name).display());
+    let map = |from: &Path, name: &str| {
+        format!("--tablespace-mapping={}={}", from.display(), root.join(name).display())
+    };
     let mut copy = pg.build.tool("pg_basebackup");
-    copy.args(["-X", "none", "-c", "fast", "-N", "-U", "postgres", "-D"]).arg(&target).arg("-h").arg(pg.socket().0);
+    copy.args(["-X", "none", "-c", "fast", "-N", "-U", "postgres", "-D"])
+        .arg(&target)
+        .arg("-h")
+        .arg(pg.socket().0);
     copy.arg(map(&root.join("outside"), "copy-outside")).arg(map(&pg.data.join("inner"), "copy-inner"));
     let copied = copy.output().unwrap();
     assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
@@ -76,7 +81,11 @@ async fn the_scan_agrees_with_pg_basebackup(build: Build) {
         .collect();
     let ours: BTreeSet<String> = found.files().map(|e| e.path.display().to_string()).collect();
     assert_eq!(ours.difference(&theirs).collect::<Vec<_>>(), Vec::<&String>::new(), "only we take these");
-    assert_eq!(theirs.difference(&ours).collect::<Vec<_>>(), Vec::<&String>::new(), "only pg_basebackup takes these");
+    assert_eq!(
+        theirs.difference(&ours).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "only pg_basebackup takes these"
+    );
 
     let directories = |from: &Path| -> BTreeSet<String> {
         walkdir::WalkDir::new(from)
@@ -94,7 +103,10 @@ async fn the_scan_agrees_with_pg_basebackup(build: Build) {
         .collect();
     assert_eq!(ours, directories(&target), "directories, the empty ones too");
     assert_eq!(found.tablespaces().count(), 2);
-    assert_eq!(found.skipped.iter().map(|s| s.path.display().to_string()).collect::<Vec<_>>(), ["linked.conf"]);
+    assert_eq!(
+        found.skipped.iter().map(|s| s.path.display().to_string()).collect::<Vec<_>>(),
+        ["linked.conf"]
+    );
 }
 
 /// True for what lies behind a tablespace's link, which a walk over the copy does not follow.

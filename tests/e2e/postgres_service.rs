@@ -13,7 +13,7 @@ use pgkeep::postgres::{Tools, connect};
 
 use crate::support::{Build, PgOptions, Root, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn service(data: &Path, build: &Build, commands: Commands) -> Service {
     let tools = Tools::find(PgMajor(build.major), Some(&build.bin), None).await.unwrap();
@@ -69,7 +69,9 @@ async fn a_server_that_cannot_start_says_so_with_a_hint() {
     // pg_ctl does not wait, so it may have started it; the wait is what finds out.
     let error = match service.start().await {
         Err(e) => e,
-        Ok(()) => wait_until_open(&pg.data, service.log_file().as_deref(), Duration::from_secs(3)).await.unwrap_err(),
+        Ok(()) => wait_until_open(&pg.data, service.log_file().as_deref(), Duration::from_secs(3))
+            .await
+            .unwrap_err(),
     };
     assert_eq!(error.code(), Code::Service);
     assert!(format!("{error:?}").contains("no_such_setting"), "{error:?}");
@@ -88,19 +90,24 @@ async fn configured_commands_are_used_and_a_failing_one_is_reported() {
     assert_eq!(error.code(), Code::Service);
     assert!(error.to_string().contains("wrong night"), "{error}");
     assert!(pg.is_running());
-    let stop = format!("id -u > {}; kill -INT $(head -1 {}/postmaster.pid)", mark.display(), pg.data.display());
+    let stop =
+        format!("id -u > {}; kill -INT $(head -1 {}/postmaster.pid)", mark.display(), pg.data.display());
     let working = service(&pg.data, &build, commands(stop)).await;
     working.stop(PATIENCE).await.unwrap();
     assert!(!pg.is_running());
     let uid = std::fs::read_to_string(mark).unwrap();
-    assert_eq!(uid.trim(), nix::unistd::getuid().to_string(), "commands of the host run as who we were started as");
+    assert_eq!(
+        uid.trim(),
+        nix::unistd::getuid().to_string(),
+        "commands of the host run as who we were started as"
+    );
     let half = Commands { stop: Some("true".into()), ..Commands::default() };
     let tools = Tools::find(PgMajor(16), Some(&build.bin), None).await.unwrap();
     let error = Service::detect(half, &pg.data, Owner::of(&pg.data).unwrap(), tools).await.unwrap_err();
     assert_eq!(error.code(), Code::Config);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_something_starts_again_is_noticed() {
     let root = Root::new();
     let build = Build::of(15);
@@ -110,7 +117,9 @@ async fn a_server_that_something_starts_again_is_noticed() {
     pg.stop(crate::support::Stop::Fast);
     let (watched, ()) = tokio::join!(service.watch_stays_down(Duration::from_secs(10)), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        tokio::task::block_in_place(|| drop(pg.start()));
+        tokio::task::block_in_place(|| {
+            pg.start();
+        });
     });
     let error = watched.unwrap_err();
     assert_eq!(error.code(), Code::ServerRunning, "{error:?}");
@@ -140,8 +149,8 @@ async fn patroni_beside_its_data_directory_is_refused_with_the_way_to_pause_it()
     service.refuse_other_managers().unwrap();
     std::fs::write(pg.data.join("patroni.dynamic.json"), "{}").unwrap();
     service.refuse_other_managers().expect("its file alone is a leftover");
-    let script = root.file("patroni", 0o755, "#!/bin/sh\nsleep 60\n");
-    let mut patroni = Command::new("sh").arg(&script).spawn().unwrap();
+    let script = root.file("patroni", 0o755, "#!/bin/sh\nread forever\n");
+    let mut patroni = Command::new("sh").arg(&script).stdin(std::process::Stdio::piped()).spawn().unwrap();
     eventually("it is seen", Duration::from_secs(5), || service.refuse_other_managers().is_err());
     let error = service.refuse_other_managers().unwrap_err();
     patroni.kill().unwrap();
@@ -178,7 +187,10 @@ async fn debians_clusters_are_stopped_and_started_with_pg_ctlcluster() {
     let data = cluster.data();
     let service = service(&data, &build, Commands::default()).await;
     assert_eq!(service.manager, Manager::PgCtlCluster { version: "15".into(), name: cluster.0.clone() });
-    assert_eq!(service.config_file(), Path::new("/etc/postgresql/15").join(&cluster.0).join("postgresql.conf"));
+    assert_eq!(
+        service.config_file(),
+        Path::new("/etc/postgresql/15").join(&cluster.0).join("postgresql.conf")
+    );
     let port: u16 = service.configured("port").unwrap().unwrap().parse().unwrap();
     service.start().await.unwrap();
     wait_until_open(&data, service.log_file().as_deref(), PATIENCE).await.unwrap();
@@ -207,7 +219,11 @@ fn as_root_everything_is_done_as_the_owner() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&run.stdout);
-    assert!(run.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&run.stderr));
+    assert!(
+        run.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -242,7 +258,11 @@ async fn as_root_everything_is_done_as_the_owner_alone() {
     wait_until_open(&pg.data, None, PATIENCE).await.unwrap();
     let mark = root.join("uid");
     let as_root = Commands {
-        stop: Some(format!("grep ^Uid /proc/self/status > {}; kill -INT $(head -1 {}/postmaster.pid)", mark.display(), pg.data.display())),
+        stop: Some(format!(
+            "grep ^Uid /proc/self/status > {}; kill -INT $(head -1 {}/postmaster.pid)",
+            mark.display(),
+            pg.data.display()
+        )),
         start: Some("true".into()),
         status: None,
     };

@@ -96,7 +96,7 @@ async fn a_missing_right_is_answered_with_the_grant_that_gives_it() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_whose_session_was_ended_by_the_server_fails_and_leaves_no_backup_in_progress() {
     let root = Root::new();
     let pg = PgOptions::new(Build::of(16)).create(&root);
@@ -121,19 +121,28 @@ async fn a_session_works_under_its_own_settings_whatever_the_role_and_database_s
     let root = Root::new();
     let pg = PgOptions::new(Build::of(17)).create(&root);
     pg.start();
-    for setting in ["statement_timeout = 1", "idle_session_timeout = 50", "search_path = evil", "transaction_timeout = 1",
-        "idle_in_transaction_session_timeout = 50", "lock_timeout = 1"]
-    {
+    for setting in [
+        "statement_timeout = 100",
+        "idle_session_timeout = 50",
+        "search_path = evil",
+        "transaction_timeout = 100",
+        "idle_in_transaction_session_timeout = 50",
+        "lock_timeout = 1",
+    ] {
         // From another database, for the traps would catch the harness as well.
         pg.session_in("template1").sql(&format!("alter database postgres set {setting}"));
     }
-    let session = connect(&pg.conninfo().replace("dbname=postgres", "dbname=postgres options='-c statement_timeout=10s'"));
-    let session = session.await.unwrap();
+    let session = connect(&pg.conninfo()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    session.ping().await.unwrap();
-    for (name, value) in [("statement_timeout", "0"), ("idle_session_timeout", "0"), ("search_path", ""),
-        ("transaction_timeout", "0"), ("lock_timeout", "0"), ("application_name", "pgkeep")]
-    {
+    session.rows("sleep", Duration::from_secs(5), "select pg_catalog.pg_sleep(0.3)", &[]).await.unwrap();
+    for (name, value) in [
+        ("statement_timeout", "0"),
+        ("idle_session_timeout", "0"),
+        ("search_path", ""),
+        ("transaction_timeout", "0"),
+        ("lock_timeout", "0"),
+        ("application_name", "pgkeep"),
+    ] {
         assert_eq!(session.setting(name).await.unwrap().as_deref(), Some(value), "{name}");
     }
 }
@@ -205,7 +214,11 @@ async fn a_standby_is_backed_up_and_knows_its_timeline() {
         assert_eq!(error.code(), Code::BackupFailed, "{error:?}");
         drop(backup);
         let session = connect(&conninfo).await.unwrap();
-        assert_eq!(session.timeline().await.unwrap().0, 2, "right after the promotion, before any checkpoint");
+        assert_eq!(
+            session.timeline().await.unwrap().0,
+            2,
+            "right after the promotion, before any checkpoint"
+        );
     }
 }
 
@@ -256,13 +269,15 @@ async fn tls_is_verified_as_libpq_verifies_it() {
     pg.start();
     pg.sql("create role alice login");
     pg.sql("create role scram login password 'S3cret'");
-    let tcp = |user: &str, more: &str| format!("host=localhost port={port} user={user} dbname=postgres {more}");
+    let tcp =
+        |user: &str, more: &str| format!("host=localhost port={port} user={user} dbname=postgres {more}");
     let tls_of = async |conninfo: String| -> Result<bool, pgkeep::error::Error> {
         let session = connect(&conninfo).await?;
         let pid = session.backend_pid();
         Ok(pg.one(&format!("select ssl from pg_stat_ssl where pid = {pid}")) == "t")
     };
-    let (ca, other) = (format!("sslrootcert={}", file("ca.crt")), format!("sslrootcert={}", file("other.crt")));
+    let (ca, other) =
+        (format!("sslrootcert={}", file("ca.crt")), format!("sslrootcert={}", file("other.crt")));
     // Encrypted, whoever answers.
     assert!(tls_of(tcp("postgres", "sslmode=require")).await.unwrap());
     assert!(tls_of(tcp("postgres", "sslmode=prefer")).await.unwrap());
@@ -277,7 +292,10 @@ async fn tls_is_verified_as_libpq_verifies_it() {
     let by_address = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres {ca}");
     assert!(tls_of(format!("{by_address} sslmode=verify-ca")).await.unwrap());
     let error = tls_of(format!("{by_address} sslmode=verify-full")).await.unwrap_err();
-    assert!(error.to_string().contains("not valid for name") || error.to_string().contains("NotValidForName"), "{error}");
+    assert!(
+        error.to_string().contains("not valid for name") || error.to_string().contains("NotValidForName"),
+        "{error}"
+    );
     let named = by_address.replace("host=127.0.0.1", "host=localhost hostaddr=127.0.0.1");
     assert!(tls_of(format!("{named} sslmode=verify-full")).await.unwrap());
     // Client certificates, and a password bound to the channel.
@@ -287,9 +305,13 @@ async fn tls_is_verified_as_libpq_verifies_it() {
     let scram = format!("sslmode=verify-full {ca} channel_binding=require password=S3cret");
     assert!(tls_of(tcp("scram", &scram)).await.unwrap());
     let error = tls_of(tcp("scram", &scram.replace("S3cret", "wr0ng-w0rd"))).await.unwrap_err();
-    assert!(!format!("{error:?}").contains("wr0ng-w0rd") && error.hint_text().unwrap().contains("pgpass"), "{error:?}");
+    assert!(
+        !format!("{error:?}").contains("wr0ng-w0rd") && error.hint_text().unwrap().contains("pgpass"),
+        "{error:?}"
+    );
     // A key that others can read is refused before anything is sent.
-    std::fs::set_permissions(certs.join("alice.key"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(certs.join("alice.key"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .unwrap();
     assert_eq!(tls_of(tcp("alice", &mine)).await.unwrap_err().code(), Code::Key);
 }
 
@@ -301,13 +323,17 @@ fn free_port() -> u16 {
 async fn a_service_and_a_password_file_are_enough_to_connect() {
     let root = Root::new();
     let pg = PgOptions::new(Build::of(15)).create(&root);
-    std::fs::write(pg.data.join("pg_hba.conf"), "local all postgres trust\nlocal all all scram-sha-256\n").unwrap();
+    std::fs::write(pg.data.join("pg_hba.conf"), "local all postgres trust\nlocal all all scram-sha-256\n")
+        .unwrap();
     pg.start();
     pg.sql("create role carol login password 'pa:ss\\word'");
     let (dir, port) = pg.socket();
     let dir = dir.display();
     let passfile = root.file("pass", 0o600, &format!("{dir}:{port}:postgres:carol:pa\\:ss\\\\word\n"));
-    let services = format!("[shop]\nhost={dir}\nport={port}\nuser=carol\ndbname=postgres\npassfile={}\n", passfile.display());
+    let services = format!(
+        "[shop]\nhost={dir}\nport={port}\nuser=carol\ndbname=postgres\npassfile={}\n",
+        passfile.display()
+    );
     let services = root.file("services", 0o644, &services);
     let conninfo = format!("service=shop servicefile={}", services.display());
     let session: Session = connect(&conninfo).await.unwrap();
