@@ -13,7 +13,7 @@ use crate::repository::catalog::{Catalog, CatalogEntry, Mark};
 use crate::repository::configured::{self, Patience};
 use crate::repository::record::BackupRecord;
 use crate::repository::signature::Verdict;
-use crate::repository::{Repository, host_keys};
+use crate::repository::{Repository, access};
 
 /// One backup, wherever it is.
 pub struct Held {
@@ -41,7 +41,7 @@ pub struct Holdings {
 /// Asks every selected repository. An error only when none answers.
 pub async fn load(ctx: &Context, config: &Config) -> Result<Holdings> {
     let cluster = ctx.cluster(config)?.name.clone();
-    let trust = host_keys::trust(config)?;
+    let trust = access::trust(config)?;
     let repositories = configured::open_all(config, ctx.repo.as_ref(), Patience::default()).await?;
     let (opened, unavailable) = repositories.into_parts();
     let mut holdings = Holdings {

@@ -19,7 +19,7 @@ use crate::repository::signature::Verdict;
 use crate::repository::wal_listing::{WalListing, WalObject};
 use crate::repository::wal_object::{self, WalObjects};
 use crate::repository::window::{BackupPoint, Window, window};
-use crate::repository::{configured, open};
+use crate::repository::{access, open};
 use crate::restore::scan::{self, WalSource, WayFile};
 
 /// One system identifier's window.
@@ -54,7 +54,7 @@ pub async fn windows(config: &Config, holdings: &Holdings) -> Result<Vec<SystemW
 fn keys(config: &Config) -> Result<(Option<Identities>, bool)> {
     match &config.encryption {
         EncryptionConfig::Recipients { identity_file: Some(path), .. } if path.exists() => {
-            Ok((configured::identities(config)?, true))
+            Ok((access::identities(config)?, true))
         }
         EncryptionConfig::Recipients { .. } => Ok((None, false)),
         EncryptionConfig::None | EncryptionConfig::Unset => Ok((None, true)),

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access;
+pub use super::access::{identities, protection};
 use super::open::{Candidate, Repositories};
-use crate::codec::{Identities, Protection, Recipients};
-use crate::config::{ChecksumMode, Config, EncryptionConfig, RepositoryConfig};
+use crate::config::{Config, RepositoryConfig};
 use crate::error::Result;
 use crate::model::RepoName;
-use crate::storage::{self, Checksum, Storage, StoreSettings};
+use crate::storage::{self, Storage, StoreSettings};
 
 /// How patient the stores are, where a command has a deadline of its own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,32 +22,13 @@ pub struct Patience {
 
 /// The settings of a configured repository's store. Reads its secrets.
 pub fn store_settings(config: &RepositoryConfig, patience: Patience) -> Result<StoreSettings> {
-    let store = &config.store;
-    let defaults = StoreSettings::default();
-    let operation = store.operation_deadline.unwrap_or(defaults.operation_deadline);
+    let settings = access::store_settings(config)?;
+    let attempt = settings.attempt_timeout;
+    let operation = settings.operation_deadline;
     Ok(StoreSettings {
-        url: store.url.clone(),
-        region: store.region.clone(),
-        endpoint: store.endpoint.clone(),
-        path_style: store.path_style,
-        ca_file: store.ca_file.clone(),
-        storage_class: store.storage_class.clone(),
-        checksum: match store.checksum {
-            ChecksumMode::WhenRequired => Checksum::WhenRequired,
-            ChecksumMode::WhenSupported => Checksum::WhenSupported,
-        },
-        conditional_writes: store.conditional_writes,
-        profile: store.profile.clone(),
-        part_size: store.part_size.unwrap_or(defaults.part_size),
-        connect_timeout: store.connect_timeout.unwrap_or(defaults.connect_timeout),
-        attempt_timeout: patience
-            .attempt
-            .map_or(defaults.attempt_timeout, |a| a.min(defaults.attempt_timeout)),
-        operation_deadline: patience.operation.map_or(operation, |o| o.min(operation)),
-        concurrency: store.concurrency.unwrap_or(defaults.concurrency),
-        upload_bandwidth: store.upload_bandwidth,
-        download_bandwidth: store.download_bandwidth,
-        ..defaults
+        attempt_timeout: patience.attempt.map_or(attempt, |limit| limit.min(attempt)),
+        operation_deadline: patience.operation.map_or(operation, |limit| limit.min(operation)),
+        ..settings
     })
 }
 
@@ -79,22 +61,4 @@ pub async fn open_these(repositories: &[RepositoryConfig], patience: Patience) -
         });
     }
     Repositories::open(candidates).await
-}
-
-/// What is done to data before it leaves; refused when the configuration does not say.
-pub fn protection(config: &Config) -> Result<Protection> {
-    match config.require_encryption()? {
-        EncryptionConfig::Recipients { recipients, .. } => {
-            Ok(Protection::Age(Recipients::parse(recipients)?))
-        }
-        EncryptionConfig::None | EncryptionConfig::Unset => Ok(Protection::Plain),
-    }
-}
-
-/// The identities that open data, where the configuration names a file; a file that cannot be used is an error.
-pub fn identities(config: &Config) -> Result<Option<Identities>> {
-    match &config.encryption {
-        EncryptionConfig::Recipients { identity_file: Some(path), .. } => Identities::load(path).map(Some),
-        _ => Ok(None),
-    }
 }

@@ -11,63 +11,39 @@
 
 use std::path::{Path, PathBuf};
 
-use super::signature::{HostKey, PublicHostKey, Trust};
+use super::access::KeyFiles;
+use super::signature::{HostKey, PublicHostKey};
 use crate::codec::{GeneratedIdentity, Identities};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::util::durable;
 
-/// Where the keys lie.
-#[derive(Debug, Clone)]
-pub struct KeyFiles {
-    pub directory: PathBuf,
-    pub host: PathBuf,
-    pub host_public: PathBuf,
-    pub metadata: PathBuf,
-}
-
-impl KeyFiles {
-    pub fn of(state_directory: &Path) -> Self {
-        let directory = state_directory.join("keys");
-        Self {
-            host: directory.join("host.key"),
-            host_public: directory.join("host.pub"),
-            metadata: directory.join("metadata.key"),
-            directory,
-        }
+/// Makes what is missing, durably and for the owner alone; says which files were made.
+pub fn make_missing(files: &KeyFiles) -> Result<Vec<PathBuf>> {
+    let mut made = Vec::new();
+    durable::make_dirs(&files.directory, 0o700)?;
+    let (host, public, metadata) = (files.host_key(), files.host_public(), files.metadata_key());
+    if !there(&host)? {
+        let texts = HostKey::generate()?.files()?;
+        durable::write_new(&host, texts.secret.as_bytes(), 0o600)?;
+        made.push(host.clone());
     }
-
-    /// Makes what is missing, durably and for the owner alone; says which files were made.
-    pub fn make_missing(&self) -> Result<Vec<PathBuf>> {
-        let mut made = Vec::new();
-        durable::make_dirs(&self.directory, 0o700)?;
-        if !there(&self.host)? {
-            let files = HostKey::generate()?.files()?;
-            durable::write_new(&self.host, files.secret.as_bytes(), 0o600)?;
-            made.push(self.host.clone());
-        }
-        if !there(&self.host_public)? {
-            let public = HostKey::load(&self.host)?.files()?.public;
-            durable::write_new(&self.host_public, public.as_bytes(), 0o644)?;
-            made.push(self.host_public.clone());
-        }
-        if !there(&self.metadata)? {
-            let text = GeneratedIdentity::new().file_text();
-            durable::write_new(&self.metadata, text.as_bytes(), 0o600)?;
-            made.push(self.metadata.clone());
-        }
-        Ok(made)
+    if !there(&public)? {
+        let text = HostKey::load(&host)?.files()?.public;
+        durable::write_new(&public, text.as_bytes(), 0o644)?;
+        made.push(public);
     }
-}
-
-/// The key that signs what this host writes.
-pub fn signer(config: &Config) -> Result<HostKey> {
-    HostKey::load(&KeyFiles::of(&config.state_directory).host)
+    if !there(&metadata)? {
+        let text = GeneratedIdentity::new().file_text();
+        durable::write_new(&metadata, text.as_bytes(), 0o600)?;
+        made.push(metadata);
+    }
+    Ok(made)
 }
 
 /// This host's public key, where it has one.
 pub fn own_public_key(config: &Config) -> Result<Option<PublicHostKey>> {
-    let path = KeyFiles::of(&config.state_directory).host_public;
+    let path = KeyFiles::of(config).host_public();
     if !there(&path)? {
         return Ok(None);
     }
@@ -76,19 +52,9 @@ pub fn own_public_key(config: &Config) -> Result<Option<PublicHostKey>> {
     PublicHostKey::parse(&text).map(Some)
 }
 
-/// Whose records are believed: this host's own and those of `[trust] hosts`.
-pub fn trust(config: &Config) -> Result<Trust> {
-    let listed = config.trust_hosts.iter().map(|line| PublicHostKey::parse(line));
-    let listed = Trust::new(listed.collect::<Result<Vec<_>>>()?);
-    Ok(match own_public_key(config)? {
-        Some(own) => listed.and(own),
-        None => listed,
-    })
-}
-
 /// What opens this host's metadata objects; None on a host where `init` never ran.
-pub fn metadata_identity(config: &Config) -> Result<Option<Identities>> {
-    let path = KeyFiles::of(&config.state_directory).metadata;
+fn metadata_identity(config: &Config) -> Result<Option<Identities>> {
+    let path = KeyFiles::of(config).metadata_key();
     if there(&path)? { Identities::load(&path).map(Some) } else { Ok(None) }
 }
 
@@ -108,6 +74,8 @@ fn there(path: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
+    use crate::repository::access;
     use crate::repository::signature::Verdict;
     use std::os::unix::fs::PermissionsExt;
 
@@ -123,12 +91,12 @@ mod tests {
     #[test]
     fn keys_are_made_once_and_for_the_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let files = KeyFiles::of(&dir.path().join("state"));
-        assert_eq!(files.make_missing().unwrap().len(), 3);
-        let before = std::fs::read(&files.host).unwrap();
-        assert!(files.make_missing().unwrap().is_empty());
-        assert_eq!(std::fs::read(&files.host).unwrap(), before);
-        for secret in [&files.host, &files.metadata] {
+        let files = KeyFiles::of(&config(&dir.path().join("state"), ""));
+        assert_eq!(make_missing(&files).unwrap().len(), 3);
+        let before = std::fs::read(files.host_key()).unwrap();
+        assert!(make_missing(&files).unwrap().is_empty());
+        assert_eq!(std::fs::read(files.host_key()).unwrap(), before);
+        for secret in [files.host_key(), files.metadata_key()] {
             assert_eq!(std::fs::metadata(secret).unwrap().permissions().mode() & 0o777, 0o600);
         }
         assert_eq!(std::fs::metadata(&files.directory).unwrap().permissions().mode() & 0o777, 0o700);
@@ -138,24 +106,26 @@ mod tests {
     fn a_host_believes_itself_and_those_it_was_told_to_believe() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        KeyFiles::of(&a).make_missing().unwrap();
-        KeyFiles::of(&b).make_missing().unwrap();
+        make_missing(&KeyFiles::of(&config(&a, ""))).unwrap();
+        make_missing(&KeyFiles::of(&config(&b, ""))).unwrap();
         let at = "2026-11-21T02:00:00Z".parse().unwrap();
-        let signed = signer(&config(&a, "")).unwrap().sign(b"x", "x", at).unwrap();
-        assert_eq!(trust(&config(&a, "")).unwrap().verify(b"x", Some(&signed)), Verdict::Trusted);
-        assert_ne!(trust(&config(&b, "")).unwrap().verify(b"x", Some(&signed)), Verdict::Trusted);
+        let signed = access::host_key(&config(&a, "")).unwrap().sign(b"x", "x", at).unwrap();
+        let verdict = |config: &Config| access::trust(config).unwrap().verify(b"x", Some(&signed));
+        assert_eq!(verdict(&config(&a, "")), Verdict::Trusted);
+        assert_ne!(verdict(&config(&b, "")), Verdict::Trusted);
         let line = own_public_key(&config(&a, "")).unwrap().unwrap().line();
-        let told = config(&b, &format!("[trust]\nhosts = [\"{line}\"]\n"));
-        assert_eq!(trust(&told).unwrap().verify(b"x", Some(&signed)), Verdict::Trusted);
+        assert_eq!(verdict(&config(&b, &format!("[trust]\nhosts = [\"{line}\"]\n"))), Verdict::Trusted);
     }
 
     #[test]
     fn a_host_without_keys_cannot_sign_and_says_who_makes_them() {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path(), "");
-        assert!(signer(&config).err().unwrap().hint_text().unwrap().contains("pgkeep init"));
+        let error = access::host_key(&config).err().unwrap();
+        assert_eq!(error.code(), Code::Key);
+        assert!(error.hint_text().unwrap().contains("pgkeep init"));
         assert!(metadata_recipient(&config).unwrap().is_none());
-        KeyFiles::of(dir.path()).make_missing().unwrap();
+        make_missing(&KeyFiles::of(&config)).unwrap();
         assert!(metadata_recipient(&config).unwrap().unwrap().starts_with("age1"));
     }
 }
