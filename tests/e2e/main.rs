@@ -6,9 +6,11 @@
 // A test that cannot go on panics; that is its way to fail.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod control_file;
 mod harness;
 mod postgres_instance;
 mod postgres_scan;
 mod postgres_service;
 mod postgres_session;
 mod support;
+mod wal_reader;
