@@ -8,4 +8,9 @@
 //! Both work by themselves, without an agent. While `restore` runs a recovery, [`serve`] answers the fetches from a
 //! spool that is filled ahead of the replay.
 
+pub mod fetch;
+pub mod fork;
 pub mod push;
+pub mod serve;
+pub mod source;
+pub mod spool;

@@ -36,6 +36,9 @@ use crate::util::failpoint;
 pub fn run(argv: impl IntoIterator<Item = OsString>, exit: fn(u8) -> !) -> u8 {
     let argv: Vec<OsString> = argv.into_iter().collect();
     std::panic::set_hook(Box::new(say_panic));
+    if args::is_wal_fetch(&argv) {
+        return wal::fetch_process(&argv);
+    }
     if let Err(error) = failpoint::setup() {
         return report::conclude(Err(error), false);
     }

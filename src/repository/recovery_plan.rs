@@ -21,7 +21,7 @@ use crate::model::{
     ClusterName, Lsn, RepoName, SegmentName, SegmentSize, ShortDigest, SystemId, TimelineId, Timestamp,
     WalFileName,
 };
-use crate::postgres::history::TimelinePath;
+use crate::postgres::history::{Ancestor, History, TimelinePath};
 use crate::repository::continuity::{Ending, Reach};
 use crate::repository::wal_listing::WalListing;
 use crate::wal::redirect::Patch;
@@ -159,6 +159,20 @@ impl RecoveryPlan {
     }
     pub fn to_json(&self) -> Result<Vec<u8>> {
         serde_json::to_vec_pretty(self).map_err(|e| Error::internal("a plan is not JSON").because(e))
+    }
+
+    /// The timelines that the recovery goes through.
+    pub fn path(&self) -> TimelinePath {
+        let ancestors = self.timelines.iter().filter_map(|t| {
+            let switch = t.switch?;
+            Some(Ancestor { timeline: t.timeline, switch, reason: String::new() })
+        });
+        History { timeline: self.target_timeline(), ancestors: ancestors.collect() }.path()
+    }
+    /// What was chosen where a name has several contents.
+    pub fn chosen_files(&self) -> BTreeMap<WalFileName, ShortDigest> {
+        let parsed = self.chosen.iter().map(|(name, digest)| Some((WalFileName::parse(name)?, *digest)));
+        parsed.flatten().collect()
     }
 
     /// The timeline that the path ends on.

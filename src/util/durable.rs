@@ -98,6 +98,15 @@ impl NewFile {
         sync_dir(parent(&self.destination))
     }
 
+    /// Gives the file its name in place of what was there, without making it durable: for a file that its reader
+    /// takes at once and can ask for again.
+    pub fn hand_over(mut self) -> Result<()> {
+        hand_over(&self.temporary, &self.destination)
+            .map_err(|e| Error::io("cannot give the file its name", &self.destination, e))?;
+        self.published = true;
+        Ok(())
+    }
+
     fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|e| Error::io("cannot make the file durable", &self.destination, e))
     }
@@ -146,6 +155,12 @@ pub fn rename_new(from: &Path, to: &Path) -> Result<()> {
 pub fn rename_over(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|e| Error::io("cannot move to this name", to, e))?;
     sync_moved(from, to)
+}
+
+/// Moves a file over what is there without making it durable, for readers that can ask again. The bare error, for
+/// callers that look at it (another file system).
+pub fn hand_over(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
 }
 
 fn sync_moved(from: &Path, to: &Path) -> Result<()> {

@@ -1,0 +1,174 @@
+//! `wal fetch`: one WAL file out of the archive, or a true "does not exist".
+//!
+//! Promise kept here (2): never lets a recovery end where the archive does not. PostgreSQL takes every exit from 1 to 125
+//! for "not available", and ends the recovery; so 1 is the answer of a proof ([`answer`]), and everything else is 200.
+//!
+//! Order: configuration and identity (a missing key must never look like a missing file) → the plan, where
+//! `recovery.signal` and a plan are there → the running restore's spool, where it answers → the archive itself. Without a
+//! plan: the archive, with the proof of [`free`].
+//!
+//! The file is written under a temporary name beside its destination and renamed. A signal ends the process at once and
+//! leaves at most that temporary, which a later fetch removes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+use super::source::{self, Source};
+use super::{serve, spool};
+use crate::config::{ClusterConfig, Config};
+use crate::error::{Code, Error, Result};
+use crate::model::{RepoName, Timestamp, WalFileName};
+use crate::postgres::control_file::ControlFile;
+use crate::repository::configured::Patience;
+use crate::repository::recovery_plan::{Decision, FILE_NAME, IN_FORCE_WHILE, RecoveryPlan};
+use crate::util::failpoint;
+
+pub mod answer;
+mod free;
+pub(super) mod planned;
+
+pub use answer::{Absence, FAILED, Fetched, exit_status};
+use planned::Wanted;
+
+/// Its presence makes the server a standby, whatever else is there.
+const STANDBY_SIGNAL: &str = "standby.signal";
+/// A standby does not wait longer for a silent store.
+const STANDBY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// One call of `restore_command`.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub config: &'a Config,
+    pub cluster: &'a ClusterConfig,
+    /// `--repo`: only this one.
+    pub only: Option<&'a RepoName>,
+    /// PostgreSQL's working directory.
+    pub data_directory: &'a Path,
+    /// `%f`
+    pub name: &'a str,
+    /// `%p`, relative to the data directory.
+    pub destination: &'a Path,
+    pub now: Timestamp,
+}
+
+/// Fetches one file. Blocks; bounded by the configured deadline.
+pub fn run(request: &Request<'_>, runtime: &Runtime) -> Result<Fetched> {
+    failpoint::reach("fetch-panic")?;
+    let identities = source::identities(request.config)?;
+    let file = WalFileName::parse(request.name).ok_or_else(|| {
+        Error::new(Code::Usage, format!("`{}` is no WAL file", request.name)).hint(
+            "restore_command is `pgkeep wal fetch %f \"%p\"`; PostgreSQL puts a file's name in place of %f",
+        )
+    })?;
+    let control = ControlFile::read(request.data_directory)?;
+    let exists = |name: &str| request.data_directory.join(name).exists();
+    let standby = exists(STANDBY_SIGNAL);
+    let plan = if exists(IN_FORCE_WHILE) && !standby { read_plan(request.data_directory)? } else { None };
+    let deadline = request.config.archive.fetch_deadline;
+    let patience = if standby {
+        Patience { operation: Some(STANDBY_PATIENCE), attempt: Some(STANDBY_PATIENCE) }
+    } else {
+        // Leaves time to say what the store answered last.
+        Patience { operation: Some(deadline.mul_f32(0.8)), attempt: None }
+    };
+    let cluster = plan.as_ref().map_or_else(|| request.cluster.name.clone(), |p| p.cluster.clone());
+    let open = move || {
+        Source::configured(request.config, request.only, &cluster, control.system, identities, patience)
+    };
+    spool::sweep(&request.data_directory.join(request.destination), request.now)?;
+    match plan {
+        Some(plan) => {
+            let of_plan = plan.system_identifier == control.system;
+            if !of_plan || plan.wal_segment_bytes != control.wal_segment_size {
+                return Err(Error::new(Code::ForeignCluster, "the plan belongs to another cluster")
+                    .at(FILE_NAME)
+                    .hint("run `pgkeep restore` again: it writes a new plan"));
+            }
+            let wanted = match plan.decide(file) {
+                Decision::DoesNotExist { why } => return Ok(Fetched::outside_plan(why)),
+                Decision::OutsidePlan { why } => {
+                    return Err(Error::new(
+                        Code::Refused,
+                        format!("{file} is not part of this recovery: {why}"),
+                    ));
+                }
+                decision => decision,
+            };
+            fetch_planned(request, runtime, &plan, file, wanted, open)
+        }
+        None => {
+            let cluster = free::Cluster { size: control.wal_segment_size, system: control.system, standby };
+            let source = open()?;
+            let work = free::fetch(request, &source, file, cluster);
+            match runtime.block_on(within(deadline, file, work)) {
+                Err(e) if standby && answer::is_of_store(&e) => Ok(Fetched::standby_waits(&e.to_string())),
+                done => done,
+            }
+        }
+    }
+}
+
+/// The plan, if there is one.
+fn read_plan(data_directory: &Path) -> Result<Option<RecoveryPlan>> {
+    let path = data_directory.join(FILE_NAME);
+    match std::fs::read(&path) {
+        Ok(bytes) => RecoveryPlan::parse(&bytes).map(Some),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("cannot read the plan of this recovery", &path, e)),
+    }
+}
+
+fn fetch_planned(
+    request: &Request<'_>,
+    runtime: &Runtime,
+    plan: &RecoveryPlan,
+    file: WalFileName,
+    decision: Decision,
+    open: impl FnOnce() -> Result<Source>,
+) -> Result<Fetched> {
+    let Some(wanted) = Wanted::of(decision) else {
+        return Err(Error::internal("a decision that is neither delivered nor refused"));
+    };
+    let destination = request.data_directory.join(request.destination);
+    let mode = spool::file_mode(request.data_directory);
+    let deadline = request.config.archive.fetch_deadline;
+    if wanted.file().is_some()
+        && let Some(spooled) = serve::ask(request.data_directory, file, deadline)?
+    {
+        spool::take_over(&spooled, &destination, mode)?;
+        return Ok(Fetched::Delivered);
+    }
+    runtime.block_on(within(deadline, file, async {
+        let source = open()?;
+        let found = match wanted.file() {
+            Some(needed) => source.find(needed).await,
+            None => source::Found::default(),
+        };
+        let received = planned::receive(&source, plan, &found.listing, &wanted, &destination, mode).await;
+        match (received, found.silent.into_iter().next()) {
+            (Ok(incoming), _) => incoming.hand_over()?,
+            // A repository that did not answer may be the one that has it: that is what there is to say.
+            (Err(e), Some((name, silent))) if e.code() == Code::ObjectMissing => {
+                return Err(
+                    silent.while_doing(format!("{file}: the required repository {name} does not answer"))
+                );
+            }
+            (Err(e), _) => return Err(e),
+        }
+        Ok(Fetched::Delivered)
+    }))
+}
+
+async fn within<T>(
+    deadline: Duration,
+    file: WalFileName,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
+        let span = humantime::format_duration(deadline);
+        Err(Error::new(Code::StoreUnavailable, format!("{file} was not fetched within {span}"))
+            .hint("look at the network and at the store, or set a longer fetch_deadline in [archive]"))
+    })
+}
