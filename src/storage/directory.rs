@@ -9,7 +9,8 @@
 //! go with it. Symbolic links, sockets and the like fail a listing: a listing is complete or an error.
 //!
 //! Order and speed: one thread per upload writes and digests while the caller prepares the next chunk; at most
-//! two chunks wait. One fsync at the end, none between. Reading is in pieces of 1 MiB.
+//! two chunks wait. The disk begins to write every 16 MiB; one fsync at the end, none between. Reading is in pieces
+//! of 1 MiB.
 //!
 //! Cancellation: a dropped upload's thread sees its channel closed and removes the temporary.
 

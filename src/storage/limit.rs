@@ -146,6 +146,8 @@ impl Storage for Limited {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::directory::Directory;
+    use crate::storage::faults::{Fault, Faulty, Op};
 
     #[test]
     fn bytes_pass_at_the_agreed_rate_after_a_second_of_burst() {
@@ -156,5 +158,24 @@ mod tests {
         assert_eq!(bandwidth.reserve(1000, now), now);
         assert_eq!(bandwidth.reserve(500, now), now + Duration::from_millis(500));
         assert_eq!(bandwidth.reserve(2000, now), now + Duration::from_millis(2500));
+    }
+
+    #[tokio::test]
+    async fn no_more_requests_are_made_at_once_than_allowed_and_open_bodies_count_for_none() {
+        let root = tempfile::tempdir().unwrap();
+        let faulty = Faulty::new(Arc::new(Directory::open(root.path(), 0o600, 0o700).unwrap()));
+        let store = Limited::new(Arc::new(faulty.clone()), 2, None, None);
+        store.put("a", Bytes::from_static(b"x")).await.unwrap();
+        let mut bodies = Vec::new();
+        let mut uploads = Vec::new();
+        for n in 0..4 {
+            bodies.push(store.get("a", None).await.unwrap());
+            uploads.push(store.upload(&format!("b/{n}")).await.unwrap());
+        }
+        faulty.always(Op::Head, Some(Fault::Stall(Duration::from_millis(30))));
+        let start = Instant::now();
+        let heads = futures::future::join_all((0..8).map(|_| store.head("a"))).await;
+        assert!(heads.into_iter().all(|head| head.unwrap().is_some()));
+        assert!(start.elapsed() >= Duration::from_millis(4 * 30), "{:?}", start.elapsed());
     }
 }

@@ -3,6 +3,8 @@
 
 mod scripted;
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,13 +20,13 @@ const PART: usize = 5 << 20;
 const PART_ETAG: &str = "0cc175b9c0f1b6a831c399e269772661";
 const WHOLE_ETAG: &str = "7b3c799ee8b11a11c798c8b41bed8502-2";
 
-/// A store that takes two parts; completing and the look afterwards are up to the test.
+/// A store that takes two parts, each on the second try; completing and the look afterwards are up to the test.
 fn takes_parts(
     complete: impl Fn(usize) -> Answer + Send + Sync + 'static,
     head: impl Fn() -> Answer + Send + Sync + 'static,
 ) -> Scripted {
     let completed = std::sync::atomic::AtomicUsize::new(0);
-    Scripted::new(move |request, _| {
+    Scripted::new(move |request, nth| {
         let line = request.line.as_str();
         let tried = || completed.load(std::sync::atomic::Ordering::SeqCst);
         match line.split(' ').next().unwrap() {
@@ -32,6 +34,7 @@ fn takes_parts(
                 200,
                 "<InitiateMultipartUploadResult><UploadId>u1</UploadId></InitiateMultipartUploadResult>",
             ),
+            "PUT" if nth == 1 => Answer::error(503, "SlowDown"),
             "PUT" => Answer::say(200, "").with(&format!("ETag: \"{PART_ETAG}\"")),
             "POST" => complete(1 + completed.fetch_add(1, std::sync::atomic::Ordering::SeqCst)),
             "HEAD" if tried() > 0 => head(),
@@ -66,10 +69,13 @@ const LONG: Duration = Duration::from_mins(1);
 
 #[test]
 fn an_error_inside_a_200_is_an_error_and_is_asked_again() {
-    let error = "<Error><Code>InternalError</Code><Message>We encountered an internal error</Message></Error>";
-    let server = takes_parts(move |n| if n < 3 { Answer::say(200, error) } else { completed() }, || there(PART + 1));
+    let error =
+        "<Error><Code>InternalError</Code><Message>We encountered an internal error</Message></Error>";
+    let server =
+        takes_parts(move |n| if n < 3 { Answer::say(200, error) } else { completed() }, || there(PART + 1));
     assert_eq!(upload_two_parts(&server, LONG).unwrap().bytes, PART as u64 + 1);
     assert_eq!(server.count("POST /bucket/key?uploadId=u1"), 3);
+    assert_eq!((server.count("partNumber=1"), server.count("partNumber=2")), (2, 2));
 
     let server = takes_parts(move |_| Answer::say(200, error), || Answer::say(404, ""));
     let failed = upload_two_parts(&server, Duration::from_secs(1)).unwrap_err();
@@ -81,10 +87,8 @@ fn an_error_inside_a_200_is_an_error_and_is_asked_again() {
 fn an_acknowledged_object_of_another_length_or_none_is_a_lie() {
     for head in [there(PART), Answer::say(404, "")] {
         let Answer::Say { status, announced, .. } = head else { unreachable!() };
-        let server = takes_parts(
-            |_| completed(),
-            move || announced.map_or_else(|| Answer::say(status, ""), |n| there(n)),
-        );
+        let server =
+            takes_parts(|_| completed(), move || announced.map_or_else(|| Answer::say(status, ""), there));
         assert_eq!(upload_two_parts(&server, LONG).unwrap_err().code(), Code::StoreLied);
     }
 }
@@ -95,7 +99,8 @@ fn a_completion_whose_answer_was_lost_is_recognised_by_its_etag() {
     let server = takes_parts(lost, || there(PART + 1));
     upload_two_parts(&server, LONG).unwrap();
     // Somebody else's object under the same key is not ours.
-    let others = || Answer::say(200, "").announcing(PART + 1).with("ETag: \"ffffffffffffffffffffffffffffffff-2\"");
+    let others =
+        || Answer::say(200, "").announcing(PART + 1).with("ETag: \"ffffffffffffffffffffffffffffffff-2\"");
     let server = takes_parts(lost, others);
     assert_eq!(upload_two_parts(&server, LONG).unwrap_err().code(), Code::StoreDenied);
 }
@@ -103,7 +108,11 @@ fn a_completion_whose_answer_was_lost_is_recognised_by_its_etag() {
 #[test]
 fn a_busy_store_is_waited_for() {
     let server = Scripted::new(|_, nth| {
-        if nth < 3 { Answer::error(503, "SlowDown") } else { Answer::say(200, "<ListBucketResult></ListBucketResult>") }
+        if nth < 3 {
+            Answer::error(503, "SlowDown")
+        } else {
+            Answer::say(200, "<ListBucketResult></ListBucketResult>")
+        }
     });
     server.with(|_| {}, |store| async move { assert_eq!(store.list("", None).await.unwrap(), []) });
     assert_eq!(server.count("list-type"), 3);
@@ -143,7 +152,8 @@ fn a_body_that_breaks_off_is_fetched_from_there() {
 #[test]
 fn a_store_that_ignores_ranges_is_caught() {
     let server = Scripted::new(|_, _| Answer::say(200, vec![7; 1000]));
-    let error = server.with(|_| {}, |store| async move { store.get("key", Some(10..20)).await.err().unwrap() });
+    let error =
+        server.with(|_| {}, |store| async move { store.get("key", Some(10..20)).await.err().unwrap() });
     assert_eq!(error.code(), Code::StoreLied);
 }
 
@@ -153,9 +163,16 @@ fn a_store_that_knows_only_the_old_listing_is_read_to_its_end() {
         let page = |keys: &[&str], more: bool| {
             let contents = keys.iter().map(|k| format!("<Contents><Key>{k}</Key><Size>1</Size></Contents>"));
             let all: String = contents.collect();
-            Answer::say(200, format!("<ListBucketResult><IsTruncated>{more}</IsTruncated>{all}</ListBucketResult>"))
+            Answer::say(
+                200,
+                format!("<ListBucketResult><IsTruncated>{more}</IsTruncated>{all}</ListBucketResult>"),
+            )
         };
-        match request.line.split_once("marker=").map(|(_, marker)| marker.split('&').next().unwrap().to_owned()) {
+        match request
+            .line
+            .split_once("marker=")
+            .map(|(_, marker)| marker.split('&').next().unwrap().to_owned())
+        {
             None => page(&["a", "b"], true),
             Some(marker) if marker == "b" => page(&["c", "d"], true),
             Some(_) => page(&["e"], false),
@@ -186,9 +203,9 @@ fn a_silent_store_is_given_up_in_time_and_a_404_without_a_bucket_is_not_missing(
     let error = server.with(quick, |store| async move { store.head("key").await.unwrap_err() });
     assert_eq!(error.code(), Code::StoreUnavailable);
     assert!(start.elapsed() < Duration::from_secs(5));
-    let server = Scripted::new(|request, _| match request.line.starts_with("HEAD") {
-        true => Answer::say(404, ""),
-        false => Answer::error(404, "NoSuchBucket"),
+    let server = Scripted::new(|request, _| {
+        let head = request.line.starts_with("HEAD");
+        if head { Answer::say(404, "") } else { Answer::error(404, "NoSuchBucket") }
     });
     let error = server.with(|_| {}, |store| async move { store.head("key").await.unwrap_err() });
     assert_eq!(error.code(), Code::StoreDenied);
@@ -225,7 +242,10 @@ fn a_missing_bucket_is_never_a_missing_object() {
 #[test]
 fn a_wrong_secret_is_denied_with_a_hint() {
     let change = |bucket: &S3, settings: &mut StoreSettings| {
-        let lines = format!("[default]\naws_access_key_id={}\naws_secret_access_key=wrong\n", bucket.server().access_key);
+        let lines = format!(
+            "[default]\naws_access_key_id={}\naws_secret_access_key=wrong\n",
+            bucket.server().access_key
+        );
         std::fs::write(settings.credentials_file.as_ref().unwrap(), lines).unwrap();
     };
     for error in wrong(change) {
@@ -281,4 +301,71 @@ fn what_a_store_can_do_is_seen_and_nothing_stays() {
     assert_eq!(seen.delete, Ability::Yes);
     assert_eq!(seen.list_unfinished, Ability::Yes);
     assert_eq!(bucket.list(""), Vec::<String>::new());
+}
+
+/// A store that keeps what is put, whatever the conditions: what Garage does with `If-None-Match`.
+fn ignores_conditions() -> Scripted {
+    let kept: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::default();
+    Scripted::new(move |request, _| {
+        let (method, path) = request.line.split_once(' ').unwrap();
+        let (key, query) = path.split_once('?').unwrap_or((path, ""));
+        let mut kept = kept.lock().unwrap();
+        match (method, kept.get(key)) {
+            ("PUT", _) => {
+                kept.insert(key.to_owned(), request.body.clone());
+                Answer::say(200, "")
+            }
+            ("HEAD", Some(bytes)) => Answer::say(200, "").announcing(bytes.len()),
+            ("HEAD", None) => Answer::say(404, ""),
+            ("DELETE", _) => {
+                kept.remove(key);
+                Answer::say(204, "")
+            }
+            ("GET", _) if query.contains("list-type") => {
+                let row = |(key, bytes): (&String, &Vec<u8>)| {
+                    let key = key.strip_prefix("/bucket/").unwrap();
+                    format!("<Contents><Key>{key}</Key><Size>{}</Size></Contents>", bytes.len())
+                };
+                let rows: String = kept.iter().map(row).collect();
+                Answer::say(200, format!("<ListBucketResult>{rows}</ListBucketResult>"))
+            }
+            ("GET", Some(bytes)) => Answer::say(200, bytes),
+            ("GET", None) => Answer::error(404, "NoSuchKey"),
+            _ => Answer::error(501, "NotImplemented"),
+        }
+    })
+}
+
+#[test]
+fn what_a_store_cannot_do_is_seen_too() {
+    let (server, scratch) = (ignores_conditions(), tempfile::tempdir().unwrap());
+    let seen = run(probe(&server.settings(&scratch), "probe")).unwrap();
+    for (ability, why) in
+        [(&seen.conditional_put, "ignored"), (&seen.ranged_get, "range"), (&seen.multipart, "does not know")]
+    {
+        let Ability::No(reason) = ability else { panic!("{why}: {seen:?}") };
+        assert!(reason.contains(why), "{reason}");
+    }
+    assert_eq!(seen.list_after_write, Ability::Yes);
+    assert_eq!(seen.delete, Ability::Yes);
+}
+
+#[test]
+fn what_a_killed_writer_left_is_swept_once_it_is_old() {
+    let (bucket, scratch) = (S3::fresh_bucket(), tempfile::tempdir().unwrap());
+    let settings = settings(&bucket, &scratch);
+    run(async {
+        let store = storage::open(&settings).await.unwrap();
+        let mut upload = store.upload("left").await.unwrap();
+        upload.write(vec![1; PART + 1].into()).await.unwrap();
+        // As if the process had been killed: nobody aborts.
+        std::mem::forget(upload);
+    });
+    assert_eq!(bucket.unfinished_uploads().len(), 1);
+    let sweep =
+        |age| run(async { storage::open(&settings).await.unwrap().sweep_unfinished(age).await.unwrap() });
+    assert_eq!(sweep(Duration::from_hours(24)), 0);
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(sweep(Duration::ZERO), 1);
+    assert_eq!(bucket.unfinished_uploads(), Vec::<String>::new());
 }

@@ -17,6 +17,8 @@ use crate::util::durable::{self, NewFile};
 
 /// Chunks that may wait for the disk.
 const QUEUE: usize = 2;
+/// Bytes after which the disk begins to write, while we go on.
+const WRITEBACK: u64 = 16 << 20;
 
 impl Root {
     /// A temporary beside the place where the object will be. `ObjectExists` when it is there already (told again,
@@ -105,13 +107,18 @@ impl DirectoryUpload {
 
 /// None when the upload was given up.
 fn write_out(mut file: NewFile, mut queue: mpsc::Receiver<Step>) -> Result<Option<Stored>> {
-    let (mut bytes, mut sha256) = (0, Sha256::new());
+    let (mut bytes, mut begun, mut sha256) = (0, 0, Sha256::new());
     while let Some(step) = queue.blocking_recv() {
         match step {
             Step::Write(chunk) => {
                 file.write_all(&chunk)?;
                 sha256.update(&chunk);
                 bytes += chunk.len() as u64;
+                if bytes - begun >= WRITEBACK {
+                    // Once more over the window before: by now it is on disk and can leave the cache.
+                    file.begin_writeback(u64::saturating_sub(begun, WRITEBACK)..bytes);
+                    begun = bytes;
+                }
             }
             Step::Finish => {
                 file.publish()?;

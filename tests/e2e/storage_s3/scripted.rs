@@ -14,6 +14,7 @@ pub struct Request {
     /// `PUT /bucket/key?partNumber=1`
     pub line: String,
     pub headers: HashMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 /// What the server does with it.
@@ -115,8 +116,9 @@ fn converse(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&R
     match answer(&request, nth) {
         Answer::Say { status, headers, body, announced } => {
             let length = announced.unwrap_or(body.len());
-            let head =
-                format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
+            let head = format!(
+                "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+            );
             // A client that has gone is part of some tests.
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
         }
@@ -137,6 +139,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         headers.insert(name.to_lowercase(), value.to_owned());
     }
     let length = headers.get("content-length").and_then(|n| n.parse().ok()).unwrap_or(0);
-    reader.read_exact(&mut vec![0; length]).ok()?;
-    Some(Request { line, headers })
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { line, headers, body })
 }
