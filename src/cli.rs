@@ -12,6 +12,7 @@ use std::panic::PanicHookInfo;
 use clap::Parser;
 
 pub mod args;
+pub mod backup;
 pub mod catalogs;
 pub mod config;
 pub mod context;
@@ -69,11 +70,13 @@ fn listens(command: &Command) -> bool {
     match command {
         Command::Config(_) | Command::Key(_) | Command::Wal(_) => false,
         Command::List(_) | Command::Show(_) | Command::Window(_) => false,
+        Command::Backup(_) => true,
     }
 }
 
 fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
     match command {
+        Command::Backup(args) => backup::run(ctx, args),
         Command::Config(command) => config::run(ctx, command),
         Command::Wal(command) => wal::run(ctx, command),
         Command::Key(command) => key::run(ctx, command),

@@ -5,6 +5,7 @@
 //! L0 `model` `util` `error`. `ARCHITECTURE.md` has the map.
 
 pub mod archive;
+pub mod backup;
 pub mod cli;
 pub mod codec;
 pub mod config;

@@ -19,6 +19,7 @@
 //! Cancellation: dropping a future leaves at most a server that was being started (`instance` stops its own on
 //! drop) or a backup session that PostgreSQL ends by itself when the connection closes.
 
+pub mod archiver;
 pub mod backup_session;
 pub mod checksum;
 pub mod connect;
@@ -36,6 +37,7 @@ pub mod settings;
 mod tls;
 pub mod tools;
 
+pub use archiver::ArchiverState;
 pub use backup_session::{BackupSession, BackupStart, BackupStop};
 pub use connect::{connect, connect_to};
 pub use conninfo::ConnInfo;

@@ -46,6 +46,7 @@ pub const DEFAULT_CONFIG: &str = "/etc/pgkeep/pgkeep.toml";
 #[derive(Debug, Subcommand)]
 pub enum Command {
     // Each command: a doc comment for `--help`, `Name(super::name::Args)`, and one line in `cli::dispatch`.
+    Backup(super::backup::BackupArgs),
     #[command(subcommand)]
     Config(super::config::Command),
     #[command(subcommand)]

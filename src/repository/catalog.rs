@@ -13,7 +13,7 @@ use super::signature::{Trust, Verdict};
 use super::{Repository, keys};
 use crate::error::{Code, Error, Result};
 use crate::model::{BackupId, ClusterName};
-use crate::storage;
+use crate::storage::{self, ObjectInfo};
 
 /// Records fetched at once.
 const PARALLEL: usize = 16;
@@ -60,19 +60,7 @@ impl Catalog {
         )
         .map_err(|e| e.while_doing(format!("cannot list the backups in {}", repository.name)))?;
 
-        let mut unpublished: BTreeMap<BackupId, u64> = BTreeMap::new();
-        let (mut published, mut signed) = (BTreeSet::new(), BTreeSet::new());
-        for object in &objects {
-            let Some((id, relative)) = backup::parse(cluster, &object.key) else { continue };
-            match relative {
-                backup::RECORD => _ = published.insert(id.clone()),
-                backup::SIGNATURE => _ = signed.insert(id.clone()),
-                _ => {}
-            }
-            *unpublished.entry(id).or_default() += object.bytes;
-        }
-        unpublished.retain(|id, _| !published.contains(id));
-
+        let Survey { published, signed, unpublished } = Survey::of(cluster, &objects);
         let reads = published.into_iter().map(|id| {
             let signed = signed.contains(&id);
             async move {
@@ -121,6 +109,37 @@ impl Catalog {
             // By the database's clock, never by name: hosts' clocks differ.
             .max_by_key(|e| e.record.base.as_ref().map(|b| (b.stop_time, b.stop_lsn)))
     }
+}
+
+/// What a listing of the backups tells by itself.
+struct Survey {
+    published: BTreeSet<BackupId>,
+    signed: BTreeSet<BackupId>,
+    unpublished: BTreeMap<BackupId, u64>,
+}
+
+impl Survey {
+    fn of(cluster: &ClusterName, objects: &[ObjectInfo]) -> Self {
+        let mut unpublished: BTreeMap<BackupId, u64> = BTreeMap::new();
+        let (mut published, mut signed) = (BTreeSet::new(), BTreeSet::new());
+        for object in objects {
+            let Some((id, relative)) = backup::parse(cluster, &object.key) else { continue };
+            match relative {
+                backup::RECORD => _ = published.insert(id.clone()),
+                backup::SIGNATURE => _ = signed.insert(id.clone()),
+                _ => {}
+            }
+            *unpublished.entry(id).or_default() += object.bytes;
+        }
+        unpublished.retain(|id, _| !published.contains(id));
+        Self { published, signed, unpublished }
+    }
+}
+
+/// Backups without a record, from one listing: running ones, or the leftovers of killed ones. With their bytes.
+pub async fn unpublished(repository: &Repository, cluster: &ClusterName) -> Result<BTreeMap<BackupId, u64>> {
+    let objects = repository.storage.list(&backup::all(cluster), None).await?;
+    Ok(Survey::of(cluster, &objects).unpublished)
 }
 
 async fn read_record(

@@ -85,33 +85,63 @@ impl FanOut {
 
     /// Completes the object in every repository and waits until it is durable there; `sealed` is what the codec
     /// counted, and a store that took anything else fails. An error is that of a required repository.
-    pub fn finish(mut self, sealed: &Sealed) -> Result<Vec<Outcome>> {
+    pub fn finish(self, sealed: &Sealed) -> Result<Vec<Outcome>> {
+        self.finish_in_background(sealed)?.wait()
+    }
+
+    /// The same without waiting: the caller may go on with the next object.
+    pub fn finish_in_background(mut self, sealed: &Sealed) -> Result<Finishing> {
         self.send()?;
         let runtime = self.runtime.clone();
         for lane in &mut self.lanes {
             lane.offer(Step::End, &runtime)?;
         }
-        let mut lanes = std::mem::take(&mut self.lanes);
-        // Required ones first: the patience for the others counts from their end.
-        lanes.sort_by_key(|lane| !lane.required);
-        let patience = self.patience;
-        runtime.block_on(async {
-            let mut outcomes = Vec::with_capacity(lanes.len());
-            let mut after_required = None;
-            for lane in lanes {
-                let required = lane.required;
-                let name = lane.name.clone();
-                let deadline = (!required)
-                    .then(|| *after_required.get_or_insert_with(|| tokio::time::Instant::now() + patience));
-                let stored = lane.close(deadline).await.and_then(|stored| confirmed(stored, sealed));
-                match stored {
-                    Err(e) if required => return Err(e),
-                    stored => outcomes.push((name, stored)),
-                }
-            }
-            Ok(outcomes)
-        })
+        let lanes = std::mem::take(&mut self.lanes);
+        let task = runtime.spawn(close_all(lanes, *sealed, self.patience));
+        Ok(Finishing { task: Some(task), runtime })
     }
+}
+
+/// An object on its way to durability. Dropped, it is given up.
+pub struct Finishing {
+    task: Option<JoinHandle<Result<Vec<Outcome>>>>,
+    runtime: Handle,
+}
+
+impl Finishing {
+    /// For blocking threads.
+    pub fn wait(mut self) -> Result<Vec<Outcome>> {
+        let Some(task) = self.task.take() else {
+            return Err(Error::internal("an object is finished twice"));
+        };
+        let runtime = self.runtime.clone();
+        runtime.block_on(task).map_err(|e| Error::internal("an upload's task failed").because(e))?
+    }
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
+
+async fn close_all(mut lanes: Vec<Lane>, sealed: Sealed, patience: Duration) -> Result<Vec<Outcome>> {
+    // Required ones first: the patience for the others counts from their end.
+    lanes.sort_by_key(|lane| !lane.required);
+    let mut outcomes = Vec::with_capacity(lanes.len());
+    let mut deadline = None;
+    for lane in lanes {
+        let (required, name) = (lane.required, lane.name.clone());
+        let until =
+            (!required).then(|| *deadline.get_or_insert_with(|| tokio::time::Instant::now() + patience));
+        match lane.close(until).await.and_then(|stored| confirmed(stored, &sealed)) {
+            Err(e) if required => return Err(e),
+            stored => outcomes.push((name, stored)),
+        }
+    }
+    Ok(outcomes)
 }
 
 fn confirmed(stored: Stored, sealed: &Sealed) -> Result<Stored> {

@@ -17,6 +17,14 @@ use crate::error::Result;
 /// Every step, as `area-step` (`backup-before-publish`), one to a line, in alphabetical order.
 #[rustfmt::skip]
 pub const NAMES: &[&str] = &[
+    "backup-after-first-pack",
+    "backup-after-publish",
+    "backup-after-start",
+    "backup-after-stop",
+    "backup-before-manifest",
+    "backup-before-publish",
+    "backup-before-signature",
+    "backup-before-stop",
     "fetch-panic",
     "push-after-upload",
     "push-before-answer",

@@ -1,0 +1,418 @@
+//! `backup full`, step by step; `super` says the order and its reasons.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::archiving::{self, Watch};
+use super::copy::{self, CopyJob, CopyResult, Destination};
+use super::finish::{self, ControlCopy, Finish};
+use super::outside;
+use super::pages;
+use super::preflight::{self, Ready};
+use super::publish::{self, FullReport, RepositoryResult};
+use super::walrange::WalNeeded;
+use crate::config::{ClusterConfig, Config};
+use crate::error::{Code, Error, Result};
+use crate::model::{BackupId, BackupKind, Lsn, RepoName, Timestamp};
+use crate::postgres::facts::STANDBY_SETTINGS;
+use crate::postgres::{self, BackupSession, BackupStop, Scan, ServerFacts};
+use crate::repository::documents::FORMAT;
+use crate::repository::manifest::Manifest;
+use crate::repository::record::{BackupRecord, BaseBackup, ObjectEntry, PageErrors, TablespaceEntry};
+use crate::util::clock::{Clock, Stopwatch};
+use crate::util::progress::Progress;
+use crate::util::{failpoint, host};
+
+/// How often the backup's session is asked whether it lives.
+const PING: Duration = Duration::from_secs(10);
+/// How long an interrupted copy may take to end.
+const LAST_WAIT: Duration = Duration::from_secs(10);
+
+/// What to back up, where to and how.
+pub struct FullRequest<'a> {
+    pub config: &'a Config,
+    pub cluster: &'a ClusterConfig,
+    /// Only this repository, which is then required.
+    pub only: Option<&'a RepoName>,
+    pub label: Option<String>,
+    pub workers: usize,
+    pub clock: Clock,
+    pub progress: Arc<dyn Progress>,
+    pub cancel: CancellationToken,
+}
+
+pub(super) fn cancelled() -> Error {
+    Error::new(Code::Cancelled, "the backup was stopped; nothing was published")
+        .hint("start it again when you like: what it left behind is unreferenced and `expire` removes it")
+}
+
+/// Takes a full base backup. Ok means published in every required repository; look at
+/// [`BackupRecord::is_damaged`] for pages that failed their checksum.
+pub async fn full(request: FullRequest<'_>) -> Result<FullReport> {
+    let watch = Stopwatch::start();
+    let ready = preflight::run(&request).await?;
+    prove_archiving(&request, &ready).await?;
+
+    let started_at = request.clock.now();
+    let id = BackupId::new(started_at, BackupKind::Full, rand::random());
+    let Ready { session, facts, data_directory, .. } = ready;
+    let run = Run {
+        request: &request,
+        facts,
+        data_directory,
+        destination: Arc::new(Destination {
+            cluster: request.cluster.name.clone(),
+            id,
+            targets: Arc::new(ready.targets),
+            protection: ready.protection,
+            level: request.config.backup.compression,
+            runtime: Handle::current(),
+        }),
+        metadata: ready.metadata,
+        started_at,
+    };
+    let label = request.label.clone().unwrap_or_else(|| format!("pgkeep {}", run.destination.id));
+    request.progress.phase("waiting for the starting checkpoint");
+    let backup = tokio::select! {
+        started = BackupSession::start(session, &label, true) => started?,
+        () = request.cancel.cancelled() => return Err(cancelled()),
+    };
+    failpoint::reach("backup-after-start")?;
+    let copied = run.copy(&backup).await?;
+    let done = run.stop_and_finish(backup, copied).await?;
+
+    request.progress.phase("waiting for the WAL of the backup");
+    let (segments, histories) = (done.wal.segments(), done.wal.histories());
+    run.wait_for_wal(&ready.lock, &ready.wal_root, &done.wal).await?;
+    let targets = &run.destination.targets;
+    publish::drop_those_without_wal(targets, &ready.wal_root, &segments, &histories).await;
+
+    let record = run.record(&done, &segments)?;
+    publish::publish(targets, &record, &ready.host_key, request.clock.now()).await?;
+    Ok(run.report(record, &done, ready.warnings, watch.elapsed()))
+}
+
+/// A copy that was completed and stopped.
+struct Done {
+    stop: BackupStop,
+    wal: WalNeeded,
+    objects: Vec<ObjectEntry>,
+    page_errors: Vec<PageErrors>,
+    bytes_raw: u64,
+    files: usize,
+    vanished: u64,
+    tablespaces: Vec<TablespaceEntry>,
+}
+
+struct Run<'a> {
+    request: &'a FullRequest<'a>,
+    facts: ServerFacts,
+    data_directory: std::path::PathBuf,
+    destination: Arc<Destination>,
+    metadata: crate::codec::Protection,
+    started_at: Timestamp,
+}
+
+struct Copied {
+    scan: Scan,
+    result: CopyResult,
+    control: ControlCopy,
+}
+
+impl Run<'_> {
+    /// Lists and copies the files while the session stays in use, then reads `pg_control`.
+    async fn copy(&self, backup: &BackupSession) -> Result<Copied> {
+        let request = self.request;
+        let (directory, version) = (self.data_directory.clone(), self.facts.tablespace_version_directory());
+        request.progress.phase("listing the data directory");
+        let scan = blocking(move || postgres::scan(&directory, &version)).await?;
+        request.progress.phase("copying");
+        request.progress.total(scan.total_bytes());
+        let job = CopyJob {
+            destination: self.destination.clone(),
+            entries: scan.entries.clone(),
+            workers: request.workers,
+            checksums: self.facts.data_checksums,
+            stop: CancellationToken::new(),
+            progress: request.progress.clone(),
+        };
+        let stop = job.stop.clone();
+        let mut copying = Box::pin(blocking(move || copy::run(&job)));
+        let interrupted = loop {
+            tokio::select! {
+                result = &mut copying => break Ok(result?),
+                () = request.cancel.cancelled() => break Err(cancelled()),
+                () = tokio::time::sleep(PING) => {
+                    if let Err(e) = backup.ping().await {
+                        break Err(e);
+                    }
+                }
+            }
+        };
+        let result = match interrupted {
+            Ok(result) => result,
+            Err(error) => {
+                stop.cancel();
+                // The threads end before the uploads' runtime does; a store that hangs is not waited for.
+                let _ = tokio::time::timeout(LAST_WAIT, copying).await;
+                return Err(error);
+            }
+        };
+        failpoint::reach("backup-before-stop")?;
+        let directory = self.data_directory.clone();
+        let control = blocking(move || finish::read_control(&directory)).await?;
+        Ok(Copied { scan, result, control })
+    }
+
+    /// Stops the backup and writes what belongs after the copy.
+    async fn stop_and_finish(&self, backup: BackupSession, copied: Copied) -> Result<Done> {
+        self.request.progress.phase("ending the backup");
+        let start = backup.started().clone();
+        let (stop, session) =
+            backup.stop().await.map_err(|e| e.while_doing("PostgreSQL did not end the backup"))?;
+        failpoint::reach("backup-after-stop")?;
+        // What tablespaces there were is the map's word; their oids and places now are the catalog's.
+        let tablespaces = self.tablespaces(&copied.scan);
+        drop(session);
+        let control = &copied.control.control;
+        let (stop_lsn, stop_timeline) = if start.from_standby {
+            let timeline = control.min_recovery_timeline.unwrap_or(stop.label_facts.timeline);
+            (control.min_recovery_point.max(Lsn(start.start_lsn.0 + 1)), timeline)
+        } else {
+            (stop.stop_lsn, stop.label_facts.timeline)
+        };
+        let wal = WalNeeded::find(
+            start.start_lsn,
+            stop.label_facts.timeline,
+            stop_lsn,
+            stop_timeline,
+            self.facts.wal_segment_size,
+            &self.data_directory,
+        )?;
+        let destination = self.destination.clone();
+        let work = Epilogue {
+            destination,
+            metadata: self.metadata.clone(),
+            data_directory: self.data_directory.clone(),
+            facts: self.facts.clone(),
+            stop,
+            wal,
+            copied,
+            tablespaces,
+            now: self.request.clock.now(),
+        };
+        blocking(move || work.run()).await
+    }
+
+    fn tablespaces(&self, scan: &Scan) -> Vec<TablespaceEntry> {
+        let mut found: BTreeMap<u32, String> = self
+            .facts
+            .tablespaces
+            .iter()
+            .map(|t| (t.oid, t.location.to_string_lossy().into_owned()))
+            .collect();
+        // Made since the facts were asked for.
+        found.extend(scan.tablespaces().map(|(oid, target)| (oid, target.to_string_lossy().into_owned())));
+        found.into_iter().map(|(oid, location)| TablespaceEntry { oid, location }).collect()
+    }
+
+    async fn wait_for_wal(
+        &self,
+        lock: &super::lock::ClusterLock,
+        root: &crate::repository::keys::wal::WalRoot,
+        wal: &WalNeeded,
+    ) -> Result<()> {
+        let request = self.request;
+        if self.facts.in_recovery
+            && let Some(primary) = &lock.primary
+        {
+            // A standby cannot close a segment; a quiet primary might not for hours.
+            primary.create_restore_point("pgkeep backup").await?;
+            archiving::force_switch(primary, self.facts.wal_segment_size).await?;
+        }
+        let watch = Watch {
+            root,
+            archiver: lock.primary.as_ref(),
+            cancel: &request.cancel,
+            progress: &*request.progress,
+            hint: hint(&self.facts, lock.primary.is_some()),
+        };
+        let required = self.destination.targets.required();
+        archiving::wait_for(&required, &wal.segments(), &wal.histories(), &watch).await.map_err(|e| {
+            e.while_doing("the backup was copied, but its WAL is not in the repository; it is not published")
+        })
+    }
+
+    fn record(&self, done: &Done, segments: &[crate::model::SegmentName]) -> Result<BackupRecord> {
+        let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
+            return Err(Error::internal("a backup without WAL"));
+        };
+        let protection = &self.destination.protection;
+        Ok(BackupRecord {
+            format: FORMAT,
+            id: self.destination.id.clone(),
+            kind: BackupKind::Full,
+            cluster: self.destination.cluster.clone(),
+            host: host::name(),
+            pgkeep_version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            finished_at: self.request.clock.now(),
+            pg_version: format!("{}.{}", self.facts.version_num / 10_000, self.facts.version_num % 10_000),
+            system_identifier: self.facts.system_identifier,
+            recipients: protection.recipient_names(),
+            codec: protection.codec_name().to_owned(),
+            bytes_raw: done.bytes_raw,
+            bytes_stored: done.objects.iter().map(|o| o.bytes).sum(),
+            objects: done.objects.clone(),
+            label: self.request.label.clone(),
+            base: Some(BaseBackup {
+                timeline: done.stop.label_facts.timeline,
+                start_lsn: done.wal.start,
+                stop_lsn: done.wal.stop,
+                stop_time: done.stop.stop_time,
+                wal_first: *first,
+                wal_last: *last,
+                wal_segment_bytes: self.facts.wal_segment_size,
+                from_standby: done.stop.label_facts.from_standby,
+                data_checksums: self.facts.data_checksums,
+                page_errors: done.page_errors.clone(),
+                parent: None,
+                tablespaces: done.tablespaces.clone(),
+                requires: Vec::new(),
+            }),
+        })
+    }
+
+    fn report(self, record: BackupRecord, done: &Done, warnings: Vec<String>, took: Duration) -> FullReport {
+        let published = self.destination.targets.current();
+        let mut repositories: Vec<RepositoryResult> =
+            published.into_iter().map(|r| RepositoryResult { name: r.name, published: Ok(()) }).collect();
+        let dropped = self.destination.targets.take_dropped();
+        repositories
+            .extend(dropped.into_iter().map(|(name, why)| RepositoryResult { name, published: Err(why) }));
+        FullReport { record, repositories, warnings, took, vanished: done.vanished, files: done.files }
+    }
+}
+
+/// What is written after the stop, on a blocking thread.
+struct Epilogue {
+    destination: Arc<Destination>,
+    metadata: crate::codec::Protection,
+    data_directory: std::path::PathBuf,
+    facts: ServerFacts,
+    stop: BackupStop,
+    wal: WalNeeded,
+    copied: Copied,
+    tablespaces: Vec<TablespaceEntry>,
+    now: Timestamp,
+}
+
+impl Epilogue {
+    fn run(self) -> Result<Done> {
+        let Copied { scan, result: mut copied, control } = self.copied;
+        let finish = Finish {
+            destination: &self.destination,
+            metadata: &self.metadata,
+            data_directory: &self.data_directory,
+            stop: &self.stop,
+            control: &control,
+            now: self.now,
+        };
+        finish::last_pack(&finish, &mut copied)?;
+        let page_errors = pages::damage(&copied.suspects, self.wal.start, self.wal.stop);
+        failpoint::reach("backup-before-manifest")?;
+        copied.files.sort_by(|a, b| a.name.cmp(&b.name));
+        let manifest = Manifest {
+            system_identifier: Manifest::system_identifier_for(
+                self.facts.major,
+                self.facts.system_identifier,
+            ),
+            files: std::mem::take(&mut copied.files),
+            wal_ranges: self.wal.ranges(),
+        };
+        let mut objects: Vec<ObjectEntry> = copied.packs.iter().map(|p| p.entry.clone()).collect();
+        objects.push(finish::manifest(&finish, &manifest)?);
+        objects.push(finish::index(&finish, &copied.packs, kept_settings(&self.facts), &page_errors)?);
+        let outside = outside::files(&self.facts, &self.data_directory, &scan)?;
+        objects.extend(finish::configuration(&finish, &outside)?);
+        Ok(Done {
+            bytes_raw: manifest.files.iter().map(|f| f.size).sum(),
+            files: manifest.files.len(),
+            vanished: copied.vanished,
+            stop: self.stop,
+            wal: self.wal,
+            objects,
+            page_errors,
+            tablespaces: self.tablespaces,
+        })
+    }
+}
+
+/// Settings that a restore on another host has to know.
+fn kept_settings(facts: &ServerFacts) -> BTreeMap<String, String> {
+    const MORE: [&str; 12] = [
+        "server_version",
+        "data_directory",
+        "config_file",
+        "hba_file",
+        "ident_file",
+        "shared_preload_libraries",
+        "wal_level",
+        "hot_standby",
+        "wal_segment_size",
+        "data_checksums",
+        "port",
+        "unix_socket_directories",
+    ];
+    let kept = STANDBY_SETTINGS.into_iter().chain(MORE);
+    kept.map(|name| (name.to_owned(), facts.setting(name).to_owned())).collect()
+}
+
+/// Hours of copying for nothing are avoided by seeing one segment arrive first.
+async fn prove_archiving(request: &FullRequest<'_>, ready: &Ready) -> Result<()> {
+    request.progress.phase("proving that archiving works");
+    let size = ready.facts.wal_segment_size;
+    let segment = match &ready.lock.primary {
+        Some(primary) => archiving::force_switch(primary, size).await?,
+        None => {
+            // The segment before the one being replayed is closed; if the archive has it, archiving works.
+            let replayed = ready.session.position().await?;
+            let before = Lsn(replayed.0.saturating_sub(size.bytes()));
+            crate::model::SegmentName::containing(ready.facts.timeline, before, size)
+        }
+    };
+    let watch = Watch {
+        root: &ready.wal_root,
+        archiver: ready.lock.primary.as_ref(),
+        cancel: &request.cancel,
+        progress: &*request.progress,
+        hint: hint(&ready.facts, ready.lock.primary.is_some()),
+    };
+    archiving::wait_for(&ready.targets.required(), &[segment], &[], &watch)
+        .await
+        .map_err(|e| e.while_doing("archiving does not work, so a backup would be worthless"))
+}
+
+fn hint(facts: &ServerFacts, primary: bool) -> &'static str {
+    match (facts.in_recovery, primary) {
+        (false, _) => "look at archive_command and the server's log; `pgkeep check` proves the whole way",
+        (true, true) => {
+            "look at archive_command and the log of the primary; `pgkeep check` there proves the way"
+        }
+        (true, false) => {
+            "set `primary` in this cluster's configuration, so that a segment switch can be asked of the primary; \
+             without it only archive_timeout ends a quiet primary's segment"
+        }
+    }
+}
+
+/// Runs work on a blocking thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal("a thread of the backup panicked").because(e))?
+}

@@ -1,0 +1,148 @@
+//! `pgkeep backup [full]`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::context::{Context, Outcome};
+use super::report;
+use crate::backup::{FullReport, FullRequest, full};
+use crate::config::ClusterConfig;
+use crate::error::{Code, Error, Result};
+use crate::postgres::{self, privilege};
+use crate::repository::access;
+use crate::util::clock::Clock;
+use crate::util::human;
+
+/// Takes one backup now.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// What to take.
+    #[arg(value_enum, default_value_t = Kind::Full)]
+    pub kind: Kind,
+    /// Words to find it by, kept in backup.json and in PostgreSQL's backup_label.
+    #[arg(long, value_name = "TEXT", value_parser = label)]
+    pub label: Option<String>,
+    /// Packs written at once (default: `workers` of `[backup]`).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub workers: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// A full base backup of the cluster.
+    Full,
+}
+
+/// `PostgreSQL`'s own limit, and nothing that would break a line of `backup_label`.
+fn label(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
+        return Err("a label is 1 to 1024 bytes without control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+pub fn run(ctx: &Context, args: &BackupArgs) -> Result<Outcome> {
+    let config = ctx.load_config()?;
+    let cluster = ctx.cluster(&config)?;
+    // Refused before anybody is asked anything.
+    access::protection(&config)?;
+    work_as_owner(ctx, cluster)?;
+    let request = FullRequest {
+        config: &config,
+        cluster,
+        only: ctx.repo.as_ref(),
+        label: args.label.clone(),
+        workers: args.workers.map_or(config.backup.workers, usize::from),
+        clock: Clock::system(),
+        progress: ctx.progress(),
+        cancel: ctx.cancel.clone(),
+    };
+    let runtime = ctx.runtime()?;
+    let done = runtime.block_on(full(request));
+    // A store that hangs must not hold the process: what is unfinished is aborted or left unreferenced.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    let done = done?;
+    if ctx.json {
+        ctx.print_json(&done.json()?)?;
+    } else {
+        ctx.print(&summary(&done))?;
+    }
+    if !done.record.is_damaged() {
+        return Ok(Outcome::Done);
+    }
+    report::to_stderr(&report::error_text(&damaged(&done)));
+    Ok(Outcome::Finding)
+}
+
+/// As root: from here on as the owner of the data directory, so that its files and the repository's have one owner.
+fn work_as_owner(ctx: &Context, cluster: &ClusterConfig) -> Result<()> {
+    if !privilege::started_as_root() {
+        return Ok(());
+    }
+    let directory: PathBuf = match &cluster.data_directory {
+        Some(directory) => directory.clone(),
+        None => ctx.block_on_light(async {
+            let session = postgres::connect(&cluster.connection).await?;
+            Ok::<_, Error>(session.facts().await?.data_directory)
+        })??,
+    };
+    privilege::become_owner_of(&directory)?;
+    Ok(())
+}
+
+fn damaged(done: &FullReport) -> Error {
+    let errors = done.record.base.as_ref().map_or(&[][..], |b| &b.page_errors);
+    let blocks: usize = errors.iter().map(|e| e.blocks.len()).sum();
+    let files: Vec<String> = errors.iter().take(5).map(|e| format!("{} {:?}", e.file, e.blocks)).collect();
+    Error::new(Code::PagesDamaged, format!("{blocks} pages in {} files fail their checksum", errors.len()))
+        .at(files.join(", "))
+        .hint(
+            "the backup is published and marked as damaged, and nothing leans on it: look at the disk, find the \
+             table (pg_filenode_relation), and restore it from an older backup",
+        )
+}
+
+fn summary(done: &FullReport) -> String {
+    use std::fmt::Write;
+    let record = &done.record;
+    let ratio = record.bytes_raw as f64 / record.bytes_stored.max(1) as f64;
+    let mut text = format!("{}\n", record.id);
+    let mut line = |name: &str, value: String| _ = writeln!(text, "  {name:<10} {value}");
+    if let Some(label) = &record.label {
+        line("label", label.clone());
+    }
+    line(
+        "size",
+        format!(
+            "{} in {} files, {} stored ({ratio:.1}:1)",
+            human::size(record.bytes_raw),
+            done.files,
+            human::size(record.bytes_stored)
+        ),
+    );
+    let seconds = done.took.as_secs_f64().max(0.001);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // positive and far below 2^64
+    let rate = (record.bytes_raw as f64 / seconds) as u64;
+    line("time", format!("{} ({}/s)", human::span(done.took), human::size(rate)));
+    if let Some(base) = &record.base {
+        let from = if base.from_standby { "a standby" } else { "the primary" };
+        line("from", format!("{from}, PostgreSQL {}, timeline {}", record.pg_version, base.timeline));
+        line(
+            "wal",
+            format!("{} to {} ({} to {})", base.start_lsn, base.stop_lsn, base.wal_first, base.wal_last),
+        );
+        line("consistent", format!("from {} on", base.stop_time.human()));
+    }
+    for repository in &done.repositories {
+        let what = match &repository.published {
+            Ok(()) => "published".to_owned(),
+            Err(e) => format!("not published: {e}"),
+        };
+        line(repository.name.as_str(), what);
+    }
+    for warning in &done.warnings {
+        line("warning", warning.clone());
+    }
+    text
+}
