@@ -12,5 +12,7 @@ mod postgres_instance;
 mod postgres_scan;
 mod postgres_service;
 mod postgres_session;
+mod storage_conformance;
+mod storage_s3;
 mod support;
 mod wal_reader;
