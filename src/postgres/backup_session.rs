@@ -71,11 +71,6 @@ impl BackupSession {
         session.ping().await?;
         let started_at = session.now().await?;
         let from_standby = session.is_in_recovery().await?;
-        if from_standby && session.setting("full_page_writes").await?.as_deref() != Some("on") {
-            return Err(Error::new(Code::NotReady, "full_page_writes is off, and a standby cannot force it")
-                .at(session.place())
-                .hint("set full_page_writes = on on the primary and on this standby"));
-        }
         let sql = if session.major().0 >= 15 {
             "SELECT pg_catalog.pg_backup_start($1, $2)::pg_catalog.text"
         } else {

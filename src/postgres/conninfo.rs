@@ -126,8 +126,12 @@ impl ConnInfo {
         let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
         let surroundings = Surroundings {
             env: &|name| std::env::var(name).ok().filter(|v| !v.is_empty()),
-            // libpq takes HOME first; as root working for another user it would point at root's files.
-            home: user.as_ref().map(|u| u.dir.clone()).or_else(std::env::home_dir),
+            // As root working for another user, HOME would lead to root's files.
+            home: if nix::unistd::getuid() == nix::unistd::geteuid() {
+                std::env::home_dir()
+            } else {
+                user.as_ref().map(|u| u.dir.clone())
+            },
             os_user: user.map(|u| u.name),
         };
         Self::resolve_in(text, &surroundings)

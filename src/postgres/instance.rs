@@ -9,7 +9,8 @@
 
 mod scratch;
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub use scratch::Scratch;
 pub const SOCKET_DIR_BYTES: usize = 107 - 15;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOG_TAIL_LINES: usize = 12;
+const LOG_END_BYTES: u64 = 16 << 10;
 
 /// How a server is started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,6 +86,8 @@ pub struct Instance {
     pub data_directory: PathBuf,
     pub owner: Owner,
     pub log_file: PathBuf,
+    /// What lay in the log file before this start says nothing about it.
+    log_from: u64,
     child: Option<Child>,
     /// Stopped on drop.
     ours: bool,
@@ -101,6 +105,7 @@ impl Instance {
         let out =
             OpenOptions::new().append(true).create(true).mode(0o600).open(&options.log_file).map_err(log)?;
         let err = out.try_clone().map_err(log)?;
+        let log_from = out.metadata().map_err(log)?.len();
         let mut command = tools.command("postgres", owner);
         command.arg("-D").arg(data_directory).stdin(Stdio::null()).stdout(out).stderr(err);
         for (name, value) in &options.settings {
@@ -114,6 +119,7 @@ impl Instance {
             data_directory: data_directory.to_path_buf(),
             owner: owner.clone(),
             log_file: options.log_file.clone(),
+            log_from,
             child: Some(child),
             ours: true,
         })
@@ -126,6 +132,7 @@ impl Instance {
             data_directory: data_directory.to_path_buf(),
             owner: owner.clone(),
             log_file: log_file.to_path_buf(),
+            log_from: 0,
             child: None,
             ours: false,
         }
@@ -180,9 +187,12 @@ impl Instance {
 
     /// The error of a server that ended on its own: what it said last.
     pub fn ended(&self) -> Error {
-        Error::new(Code::Service, format!("PostgreSQL ended: {}", last_words(&self.log_tail())))
-            .at(self.data_directory.display())
-            .hint(format!("its log: {}", self.log_file.display()))
+        Error::new(
+            Code::Service,
+            format!("PostgreSQL ended: {}", last_words(&log_end(&self.log_file, self.log_from))),
+        )
+        .at(self.data_directory.display())
+        .hint(format!("its log: {}", self.log_file.display()))
     }
 
     fn too_slow(&self, what: &str, within: Duration) -> Error {
@@ -193,7 +203,7 @@ impl Instance {
 
     /// The last lines of the log.
     pub fn log_tail(&self) -> String {
-        log_tail(&self.log_file)
+        tail(&log_end(&self.log_file, self.log_from))
     }
 
     /// Stops it and waits. Not running is fine.
@@ -313,8 +323,8 @@ pub async fn wait_until_open(data_directory: &Path, log_file: Option<&Path>, wit
         let error = match state {
             ServerState::Open => return Ok(()),
             ServerState::Down if appeared || grace.passed() => {
-                let tail = log_file.map(log_tail).unwrap_or_default();
-                Error::new(Code::Service, format!("PostgreSQL ended: {}", last_words(&tail)))
+                let said = log_file.map(|log| log_end(log, 0)).unwrap_or_default();
+                Error::new(Code::Service, format!("PostgreSQL ended: {}", last_words(&said)))
             }
             _ if deadline.passed() => {
                 Error::new(Code::Service, format!("PostgreSQL did not open within {} s", within.as_secs()))
@@ -339,18 +349,26 @@ pub async fn wait_until_open(data_directory: &Path, log_file: Option<&Path>, wit
 
 /// The last lines of a log file; nothing when it cannot be read.
 pub fn log_tail(log_file: &Path) -> String {
-    use std::io::{Read, Seek, SeekFrom};
-    let Ok(mut file) = std::fs::File::open(log_file) else { return String::new() };
-    let length = file.metadata().map_or(0, |m| m.len());
-    let mut bytes = Vec::new();
-    if file.seek(SeekFrom::Start(length.saturating_sub(16 << 10))).is_err()
-        || file.take(16 << 10).read_to_end(&mut bytes).is_err()
-    {
-        return String::new();
-    }
-    let text = String::from_utf8_lossy(&bytes);
+    tail(&log_end(log_file, 0))
+}
+
+fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+}
+
+/// The end of a log file, at most [`LOG_END_BYTES`] and nothing before `from`.
+fn log_end(log_file: &Path, from: u64) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(log_file)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_END_BYTES).max(from)))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_END_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    // A log that cannot be read makes a message poorer, not an error of its own.
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
 /// What a person needs of a log's tail: the last FATAL or PANIC with what explains it, else the last line.

@@ -10,7 +10,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -25,6 +25,7 @@ pub struct Owner {
     pub gid: Gid,
     /// None for an id without a name.
     pub name: Option<String>,
+    home: Option<PathBuf>,
     groups: Vec<Gid>,
 }
 
@@ -63,13 +64,14 @@ impl Owner {
         let user = User::from_uid(uid).ok().flatten();
         // A group-readable data directory may belong to another group than the user's own.
         let gid = user.as_ref().map_or(gid, |u| u.gid);
+        let home = user.as_ref().map(|u| u.dir.clone());
         let name = user.map(|u| u.name);
         let groups = match name.as_deref().map(std::ffi::CString::new) {
             Some(Ok(name)) => getgrouplist(&name, gid)
                 .map_err(|e| Error::new(Code::Io, "cannot list the groups of the user").because(e))?,
             _ => vec![gid],
         };
-        Ok(Self { uid, gid, name, groups })
+        Ok(Self { uid, gid, name, home, groups })
     }
     /// For messages.
     pub fn label(&self) -> String {
@@ -120,6 +122,10 @@ pub fn started_as_root() -> bool {
 pub fn as_owner(command: &mut Command, owner: &Owner) {
     if !started_as_root() {
         return;
+    }
+    // libpq looks for passwords and certificates in HOME: a standby's must not be root's.
+    if let (Some(home), Some(name)) = (&owner.home, &owner.name) {
+        command.env("HOME", home).env("USER", name).env("LOGNAME", name);
     }
     let (uid, gid, groups) = (owner.uid, owner.gid, owner.groups.clone());
     // SAFETY: between fork and exec only system calls that are async-signal-safe are made, on values owned by the

@@ -32,6 +32,10 @@ pub use running::{PidFile, RunningServer, Status, running_server, server_program
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the command of a manager may take by itself before the server's own state is what counts.
 const COMMAND_WITHIN: Duration = Duration::from_mins(5);
+/// How long a stopped server is watched before its data directory is touched.
+pub const WATCH: Duration = Duration::from_secs(10);
+/// Where `pg_ctl` lets the server write before its own logging begins; in the data directory, left out of backups.
+const START_LOG: &str = "pgkeep.start.log";
 
 /// Commands of `[cluster.<name>.service]`, run by `/bin/sh -c`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -193,7 +197,7 @@ impl Service {
                 as_root("systemctl").args(["start", "--no-block", unit]).run().await
             }
             Manager::PgCtl { options } => {
-                let log = self.data_directory.join("pgkeep-start.log");
+                let log = self.data_directory.join(START_LOG);
                 let run = self.tools.run("pg_ctl", &self.owner, COMMAND_WITHIN);
                 let run = run.arg("-D").arg(&self.data_directory).arg("-l").arg(log).arg("-W");
                 let quoted: Vec<String> = options.iter().map(|o| super::instance::shell_quote(o)).collect();
@@ -219,7 +223,7 @@ impl Service {
 
     /// The file that the server writes its log to, as far as that can be told.
     pub fn log_file(&self) -> Option<PathBuf> {
-        let own = self.data_directory.join("pgkeep-start.log");
+        let own = self.data_directory.join(START_LOG);
         let debian = match &self.manager {
             Manager::PgCtlCluster { version, name } => {
                 Some(PathBuf::from(format!("/var/log/postgresql/postgresql-{version}-{name}.log")))

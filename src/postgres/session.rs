@@ -27,6 +27,13 @@ macro_rules! raw_bytes {
 }
 pub(super) use raw_bytes;
 
+/// The first number of pgkeep's advisory locks, taken in database `postgres` of the primary.
+pub const LOCK_CLASS: i32 = 1_885_825_904;
+/// One base backup of a cluster at a time.
+pub const LOCK_BACKUP: i32 = 1;
+/// One expiry at a time.
+pub const LOCK_EXPIRE: i32 = 2;
+
 pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// One kept-alive connection. Not `Clone`: what needs a session of its own makes one.

@@ -55,29 +55,26 @@ pub fn quote(value: &str) -> String {
 }
 
 /// The text without the lines that set one of `remove`, and with a line for each of `add` (which also take out
-/// earlier lines of their names) under a comment. Everything else stays byte for byte.
-pub fn edit(text: &str, remove: &[&str], add: &[(&str, String)], comment: &str) -> String {
-    let goes = |line: &str| {
-        parse_line(line).is_some_and(|l| {
+/// earlier lines of their names) under a comment. Everything else stays byte for byte, UTF-8 or not.
+pub fn edit(text: &[u8], remove: &[&str], add: &[(&str, String)], comment: &str) -> Vec<u8> {
+    let goes = |line: &[u8]| {
+        parse_line(&String::from_utf8_lossy(line)).is_some_and(|l| {
             let same = |name: &&str| name.eq_ignore_ascii_case(&l.name);
             remove.iter().any(same) || add.iter().any(|(n, _)| same(n))
         })
     };
     let ours = format!("# pgkeep: {comment}\n");
-    let mut result: String =
-        text.split_inclusive('\n').filter(|line| !goes(line) && **line != ours).collect();
+    let lines = text.split_inclusive(|b| *b == b'\n').filter(|line| !goes(line) && *line != ours.as_bytes());
+    let mut result = lines.flatten().copied().collect::<Vec<u8>>();
     if add.is_empty() {
         return result;
     }
-    if !result.is_empty() && !result.ends_with('\n') {
-        result.push('\n');
+    if !result.is_empty() && !result.ends_with(b"\n") {
+        result.push(b'\n');
     }
-    result.push_str(&ours);
+    result.extend_from_slice(ours.as_bytes());
     for (name, value) in add {
-        result.push_str(name);
-        result.push_str(" = ");
-        result.push_str(&quote(value));
-        result.push('\n');
+        result.extend_from_slice(format!("{name} = {}\n", quote(value)).as_bytes());
     }
     result
 }
@@ -85,17 +82,17 @@ pub fn edit(text: &str, remove: &[&str], add: &[(&str, String)], comment: &str) 
 /// Edits a file durably, keeping its mode; one that does not exist is made (0600).
 pub fn edit_file(path: &Path, remove: &[&str], add: &[(&str, String)], comment: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    let (text, mode) = match std::fs::read_to_string(path) {
+    let (text, mode) = match std::fs::read(path) {
         Ok(text) => {
             let meta =
                 std::fs::metadata(path).map_err(|e| Error::io("cannot look at the settings", path, e))?;
             (text, meta.permissions().mode() & 0o7777)
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => (String::new(), 0o600),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => (Vec::new(), 0o600),
         Err(e) => return Err(Error::io("cannot read the settings", path, e)),
     };
     let edited = edit(&text, remove, add, comment);
-    if edited == text { Ok(()) } else { durable::atomic_replace(path, edited.as_bytes(), mode) }
+    if edited == text { Ok(()) } else { durable::atomic_replace(path, &edited, mode) }
 }
 
 /// Every configuration file that `main` leads to, itself first, in the order of reading. A missing `include_if_exists`

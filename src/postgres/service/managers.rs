@@ -1,8 +1,11 @@
 //! Cluster managers that start a server again on their own: found by what they leave in the data directory, and by
 //! who is the server's parent.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::super::settings;
 use super::running::{processes, running_server};
 use crate::error::Result;
 
@@ -70,12 +73,19 @@ fn is_program(command: &[u8], program: &str) -> bool {
     })
 }
 
-/// repmgrd and pg_autoctl serve every server of the host unless their arguments name another directory.
+/// repmgrd and pg_autoctl are taken for ours unless their arguments, or the configuration file that these name,
+/// say another directory.
 fn mentions(command: &[u8], data_directory: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let mut words = command.split(|b| *b == 0);
-    let given = words.any(|w| w == b"--pgdata" || w == b"-D").then(|| words.next()).flatten();
-    given.is_none_or(|directory| directory == data_directory.as_os_str().as_bytes())
+    let after = |names: [&[u8]; 2]| {
+        let mut words = command.split(|b| *b == 0);
+        words.any(|w| names.contains(&w)).then(|| words.next()).flatten().map(OsStr::from_bytes)
+    };
+    let configured = || {
+        let text = std::fs::read(Path::new(after([b"-f", b"--config-file"])?)).ok()?;
+        settings::value(&String::from_utf8_lossy(&text), "data_directory").map(OsString::from)
+    };
+    let directory = after([b"-D", b"--pgdata"]).map(OsStr::to_owned).or_else(configured);
+    directory.is_none_or(|directory| Path::new(&directory) == data_directory)
 }
 
 fn parent_of(pid: i32) -> Option<i32> {
@@ -102,5 +112,11 @@ mod tests {
         assert!(mentions(b"pg_autoctl\0run\0", dir));
         assert!(mentions(b"pg_autoctl\0run\0--pgdata\0/srv/pg\0", dir));
         assert!(!mentions(b"pg_autoctl\0run\0--pgdata\0/srv/other\0", dir));
+        let conf = tempfile::NamedTempFile::new().unwrap();
+        let command = format!("repmgrd\0-f\0{}\0-d\0", conf.path().display());
+        for (directory, ours) in [("/srv/pg", true), ("/srv/other", false)] {
+            std::fs::write(conf.path(), format!("node_id=1\ndata_directory='{directory}'\n")).unwrap();
+            assert_eq!(mentions(command.as_bytes(), dir), ours, "{directory}");
+        }
     }
 }

@@ -22,18 +22,15 @@ proptest::proptest! {
 
 #[test]
 fn editing_takes_out_what_it_sets_and_keeps_the_rest_byte_for_byte() {
-    let text = "# Do not edit\nRestore_Command = 'old'\nwork_mem = '4MB' # mine\nrecovery_target_xid = 7";
+    let text = b"# caf\xe9\nRestore_Command = 'old'\nwork_mem = '4MB' # mine\nrecovery_target_xid = 7";
     let once = edit(text, &RECOVERY_SETTINGS, &[("restore_command", "it's \\ %p".to_owned())], "recovery");
     assert_eq!(
         once,
-        "# Do not edit\nwork_mem = '4MB' # mine\n# pgkeep: recovery\nrestore_command = 'it''s \\\\ %p'\n"
+        b"# caf\xe9\nwork_mem = '4MB' # mine\n# pgkeep: recovery\nrestore_command = 'it''s \\\\ %p'\n"
     );
     let twice = edit(&once, &RECOVERY_SETTINGS, &[("restore_command", "it's \\ %p".to_owned())], "recovery");
     assert_eq!(twice, once);
-    assert_eq!(
-        edit(&once, &["restore_command"], &[], "recovery"),
-        "# Do not edit\nwork_mem = '4MB' # mine\n"
-    );
+    assert_eq!(edit(&once, &["restore_command"], &[], "recovery"), b"# caf\xe9\nwork_mem = '4MB' # mine\n");
 }
 
 #[test]
