@@ -16,6 +16,7 @@ pub mod backup;
 pub mod catalogs;
 pub mod config;
 pub mod context;
+pub mod init;
 pub mod key;
 pub mod list;
 pub mod progress;
@@ -69,7 +70,7 @@ fn start(cli: Cli, exit: fn(u8) -> !) -> Result<Outcome> {
 fn listens(command: &Command) -> bool {
     match command {
         Command::Config(_) | Command::Key(_) | Command::Wal(_) => false,
-        Command::List(_) | Command::Show(_) | Command::Window(_) => false,
+        Command::List(_) | Command::Show(_) | Command::Window(_) | Command::Init(_) => false,
         Command::Backup(_) => true,
     }
 }
@@ -77,6 +78,7 @@ fn listens(command: &Command) -> bool {
 fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
     match command {
         Command::Backup(args) => backup::run(ctx, args),
+        Command::Init(args) => init::run(ctx, args),
         Command::Config(command) => config::run(ctx, command),
         Command::Wal(command) => wal::run(ctx, command),
         Command::Key(command) => key::run(ctx, command),

@@ -100,6 +100,15 @@ pub struct StoreConfig {
     pub operation_deadline: Option<Duration>,
 }
 
+impl StoreConfig {
+    /// The directory of a `file://` URL.
+    pub fn directory(&self) -> Option<PathBuf> {
+        let path = self.url.strip_prefix("file://")?;
+        let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+        Some(PathBuf::from(path.into_owned()))
+    }
+}
+
 /// `[repository.credentials]`
 #[derive(Debug, Clone)]
 pub struct CredentialsConfig {

@@ -19,7 +19,9 @@
 //! Cancellation: dropping a future leaves at most a server that was being started (`instance` stops its own on
 //! drop) or a backup session that PostgreSQL ends by itself when the connection closes.
 
+mod alter_system;
 pub mod archiver;
+pub mod as_owner;
 pub mod backup_session;
 pub mod checksum;
 pub mod connect;

@@ -47,6 +47,7 @@ pub const DEFAULT_CONFIG: &str = "/etc/pgkeep/pgkeep.toml";
 pub enum Command {
     // Each command: a doc comment for `--help`, `Name(super::name::Args)`, and one line in `cli::dispatch`.
     Backup(super::backup::BackupArgs),
+    Init(super::init::Args),
     #[command(subcommand)]
     Config(super::config::Command),
     #[command(subcommand)]

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
+use super::Config;
 use super::reader::Faults;
-use super::{Config, RepositoryConfig};
 use crate::model::RepoName;
 
 pub(super) fn check(config: &Config, faults: &Faults) {
@@ -53,7 +53,7 @@ fn twice(config: &Config, faults: &Faults) {
 pub(super) fn roots_apart(config: &Config, place: &Path, name: &str) -> Option<(RepoName, String)> {
     let place_real = real(place);
     config.repositories.iter().find_map(|repository| {
-        let root = real(&root_of(repository)?);
+        let root = real(&repository.store.directory()?);
         let what = if root.starts_with(&place_real) {
             format!("{} lies in {name} ({})", root.display(), place.display())
         } else if place_real.starts_with(&root) {
@@ -63,12 +63,6 @@ pub(super) fn roots_apart(config: &Config, place: &Path, name: &str) -> Option<(
         };
         Some((repository.name.clone(), what))
     })
-}
-
-/// The directory of a `file://` repository.
-fn root_of(repository: &RepositoryConfig) -> Option<PathBuf> {
-    let path = repository.store.url.strip_prefix("file://")?;
-    Some(PathBuf::from(percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned()))
 }
 
 /// The path with the links of its existing part resolved: what is not there yet cannot be a link.
