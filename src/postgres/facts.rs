@@ -150,7 +150,7 @@ impl Session {
             data_checksums: identity.data_checksums,
             tablespaces: self.tablespaces().await?,
             is_superuser: identity.is_superuser,
-            user: identity.user,
+            user: self.user().to_owned(),
             backend_pid: self.backend_pid(),
             server_address: identity.server_address,
             settings,
@@ -206,14 +206,17 @@ impl Session {
     fn hidden(&self, setting: &str) -> Error {
         Error::new(Code::NotReady, format!("this role may not see the setting `{setting}`"))
             .at(self.place())
-            .hint("as a superuser: GRANT pg_read_all_settings TO the role (pg_monitor contains it)")
+            .hint(format!(
+                "as a superuser: GRANT pg_read_all_settings TO {} (or pg_monitor, which contains it)",
+                super::roles::quote_identifier(self.user())
+            ))
     }
 
     async fn identity(&self) -> Result<Identity> {
         let sql = "SELECT s.catalog_version_no, i.bytes_per_wal_segment, i.database_block_size, i.blocks_per_segment, \
                    i.wal_block_size, i.data_page_checksum_version, pg_catalog.pg_is_in_recovery(), \
                    (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user), \
-                   current_user::pg_catalog.text, pg_catalog.host(pg_catalog.inet_server_addr()) \
+                   pg_catalog.host(pg_catalog.inet_server_addr()) \
                    FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_init() i";
         let row = self.rows("ask the server what it is", QUICK, sql, NO_PARAMETERS).await?.pop();
         let row =
@@ -234,8 +237,7 @@ impl Session {
             data_checksums: number(5)? > 0,
             in_recovery: get(&row, 6)?,
             is_superuser: get(&row, 7)?,
-            user: get(&row, 8)?,
-            server_address: get(&row, 9)?,
+            server_address: get(&row, 8)?,
         })
     }
 }
@@ -251,7 +253,6 @@ struct Identity {
     data_checksums: bool,
     in_recovery: bool,
     is_superuser: bool,
-    user: String,
     server_address: Option<String>,
 }
 

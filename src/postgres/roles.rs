@@ -44,15 +44,14 @@ pub fn grants(major: PgMajor, role: &str) -> Vec<String> {
 }
 
 /// What to do when a right is missing.
-pub(super) fn hint(major: PgMajor) -> String {
-    format!("as a superuser, in the same database: {}", grants(major, "pgkeep").join("; "))
+pub(super) fn hint(major: PgMajor, role: &str) -> String {
+    format!("as a superuser, in the same database: {}", grants(major, role).join("; "))
 }
 
 impl Session {
     /// The statements that give the current role what it still lacks; empty when nothing is missing.
     pub async fn missing_grants(&self) -> Result<Vec<String>> {
-        let user: String = self.value("ask for the role", "SELECT current_user::pg_catalog.text").await?;
-        let name = quote_identifier(&user);
+        let name = quote_identifier(self.user());
         let mut missing = Vec::new();
         for role in memberships(self.major()) {
             let sql = "SELECT pg_catalog.pg_has_role($1, 'USAGE')";

@@ -44,6 +44,7 @@ pub struct Session {
     place: String,
     version_num: u32,
     backend_pid: i32,
+    user: String,
     mark: String,
     abandoned: std::sync::atomic::AtomicBool,
 }
@@ -84,6 +85,7 @@ impl Session {
             place,
             version_num: 0,
             backend_pid: 0,
+            user: String::new(),
             mark,
             abandoned: std::sync::atomic::AtomicBool::new(false),
         };
@@ -106,13 +108,15 @@ impl Session {
             .row(
                 "ask for the version",
                 QUICK,
-                "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4, pg_catalog.pg_backend_pid()",
+                "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4, pg_catalog.pg_backend_pid(), \
+                 current_user::pg_catalog.text",
                 &[],
             )
             .await?;
         let (version, pid): (i32, i32) = (get(&row, 0)?, get(&row, 1)?);
         self.version_num = u32::try_from(version).unwrap_or_default();
         self.backend_pid = pid;
+        self.user = get(&row, 2)?;
         if !self.major().is_supported() {
             return Err(Error::new(Code::NotReady, format!("PostgreSQL {} is not supported", self.major()))
                 .at(&self.place)
@@ -138,6 +142,10 @@ impl Session {
     }
     pub fn version_num(&self) -> u32 {
         self.version_num
+    }
+    /// The role that its statements run as.
+    pub fn user(&self) -> &str {
+        &self.user
     }
     pub fn backend_pid(&self) -> i32 {
         self.backend_pid
@@ -239,7 +247,7 @@ impl Session {
         let detail = db.detail().map(|d| format!(" ({d})")).unwrap_or_default();
         let error = Error::new(code, format!("cannot {doing}: {}{detail}", db.message())).at(&self.place);
         match (denied, db.hint()) {
-            (true, _) => error.hint(super::roles::hint(self.major())),
+            (true, _) => error.hint(super::roles::hint(self.major(), &self.user)),
             (false, Some(hint)) => error.hint(hint.to_owned()),
             (false, None) => error,
         }

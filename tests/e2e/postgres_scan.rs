@@ -109,6 +109,33 @@ async fn the_scan_agrees_with_pg_basebackup(build: Build) {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scan_survives_files_that_vanish_under_it() {
+    let root = Root::new();
+    let pg = PgOptions::new(Build::of(16)).create(&root);
+    pg.start();
+    let facts = connect(&pg.conninfo()).await.unwrap().facts().await.unwrap();
+    let session = pg.session();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                session.sql("create table passing (i int primary key, t text)");
+                session.sql("drop table passing");
+                session.sql("checkpoint");
+            }
+        });
+        for _ in 0..100 {
+            let found = scan(&facts.data_directory, &facts.tablespace_version_directory());
+            if found.is_err() {
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            found.unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
 /// True for what lies behind a tablespace's link, which a walk over the copy does not follow.
 fn links_to(found: &pgkeep::postgres::Scan, path: &Path) -> bool {
     found.tablespaces().any(|(oid, _)| path.starts_with(format!("pg_tblspc/{oid}")))

@@ -248,6 +248,16 @@ async fn as_root_everything_is_done_as_the_owner_alone() {
     tokio::spawn(async move { std::fs::write(path, "").unwrap() }).await.unwrap();
     assert_eq!(Owner::of(&made).unwrap(), owner);
     assert!(std::fs::read("/etc/shadow").is_err(), "no right of root is left meanwhile");
+    // What the owner may not read fails a scan; it is never passed over.
+    let facts = connect(&pg.conninfo()).await.unwrap().facts().await.unwrap();
+    let closed = pg.data.join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    let scan = || pgkeep::postgres::scan(&pg.data, &facts.tablespace_version_directory());
+    scan().unwrap();
+    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    let error = scan().unwrap_err();
+    assert!(error.code() == Code::Io && error.hint_text().unwrap().contains("owner"), "{error:?}");
+    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     // The server takes us for its owner.
     let session = connect(&pg.conninfo()).await.unwrap();
     drop(session);

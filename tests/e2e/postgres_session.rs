@@ -80,7 +80,7 @@ async fn a_missing_right_is_answered_with_the_grant_that_gives_it() {
         let session = connect(&conninfo).await.unwrap();
         let error = session.facts().await.unwrap_err();
         assert_eq!(error.code(), Code::NotReady);
-        assert!(error.hint_text().unwrap().contains("GRANT pg_read_all_settings"), "{error:?}");
+        assert!(error.hint_text().unwrap().contains("GRANT pg_read_all_settings TO \"bare\""), "{error:?}");
         // One of PostgreSQL's own roles is enough for looking.
         pg.sql("grant pg_read_all_settings to bare");
         connect(&conninfo).await.unwrap().facts().await.unwrap();
@@ -161,6 +161,34 @@ async fn locks_are_held_by_one_session_at_a_time() {
     assert!(two.try_advisory_lock(1_885_825_904, 2).await.unwrap());
     assert!(one.advisory_unlock(1_885_825_904, 1).await.unwrap());
     assert!(two.try_advisory_lock(1_885_825_904, 1).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_statement_past_its_deadline_is_cancelled_and_the_session_given_up() {
+    let root = Root::new();
+    let pg = PgOptions::new(Build::of(16)).create(&root);
+    pg.start();
+    let session = connect(&pg.conninfo()).await.unwrap();
+    let slept =
+        session.rows("sleep", Duration::from_millis(200), "select pg_catalog.pg_sleep(60)", &[]).await;
+    let error = slept.unwrap_err();
+    assert!(error.to_string().contains("cannot sleep: no answer"), "{error}");
+    assert_eq!(session.ping().await.unwrap_err().code(), Code::Connect);
+    crate::support::eventually("the server has stopped sleeping", Duration::from_secs(10), || {
+        pg.one("select count(*) from pg_stat_activity where query like '%pg_sleep(60)%' and state = 'active' and pid <> pg_backend_pid()") == "0"
+    });
+}
+
+/// What a pooler in transaction mode does to its clients: another server process, or one that was reset.
+#[tokio::test]
+async fn a_backup_does_not_begin_in_a_session_that_is_not_its_own() {
+    let root = Root::new();
+    let pg = PgOptions::new(Build::of(15)).create(&root);
+    pg.start();
+    let session = connect(&pg.conninfo()).await.unwrap();
+    session.batch("reset the session", Duration::from_secs(5), "DISCARD ALL").await.unwrap();
+    let error = BackupSession::start(session, "x", true).await.unwrap_err();
+    assert!(error.hint_text().unwrap().contains("pooler"), "{error:?}");
 }
 
 /// A path need not be text in the database's encoding; `tablespace_map` must say its bytes.
