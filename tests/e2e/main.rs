@@ -15,4 +15,6 @@ mod postgres_session;
 mod storage_conformance;
 mod storage_s3;
 mod support;
+mod wal_place;
+mod wal_push;
 mod wal_reader;

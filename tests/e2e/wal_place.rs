@@ -1,0 +1,119 @@
+//! A place for the tests of `wal push` and `wal fetch`: repositories made with the library, and real segments to ship.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pgkeep::config::Config;
+use pgkeep::model::{ClusterName, PgMajor, SegmentName, SegmentSize};
+use pgkeep::postgres::control_file::ControlFile;
+use pgkeep::repository::configured::{self, Patience};
+use pgkeep::repository::signature::HostKey;
+use pgkeep::repository::{self, Repository, SystemDocument, add_cluster, add_system};
+
+use crate::support::root::Ids;
+use crate::support::{EnvOptions, Pgkeep, Ran, TestEnv};
+
+/// A running server that archives nowhere yet, and its repositories, made without `pgkeep init`.
+pub fn place(options: EnvOptions) -> TestEnv {
+    let options =
+        options.uninitialised().pg(|pg| pg.conf("archive_mode = on").conf("archive_command = 'false'"));
+    let env = options.build();
+    make_repositories(&env);
+    make_host_key(&env);
+    env
+}
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn make_repositories(env: &TestEnv) {
+    let config = Config::load(&env.config_path).unwrap();
+    let cluster = ClusterName::parse("main").unwrap();
+    let control = ControlFile::read(&env.pg.data).unwrap();
+    let system = SystemDocument {
+        system_identifier: control.system,
+        pg_major: PgMajor(env.pg.build.major),
+        wal_segment_bytes: control.wal_segment_size,
+    };
+    let now = "2026-11-21T02:00:00Z".parse().unwrap();
+    runtime().block_on(async {
+        for settings in &config.repositories {
+            let storage = configured::open_store(settings, Patience::default()).await.unwrap();
+            repository::create(&*storage, "a-test", now).await.unwrap();
+            let opened = Repository::open(settings.name.clone(), true, Arc::clone(&storage)).await.unwrap();
+            add_cluster(&opened, &cluster).await.unwrap();
+            add_system(&opened, &cluster, &system).await.unwrap();
+        }
+    });
+    for settings in &config.repositories {
+        if let Some(path) = settings.store.url.strip_prefix("file://") {
+            own_all(Path::new(path));
+        }
+    }
+}
+
+fn make_host_key(env: &TestEnv) {
+    let files = HostKey::generate().unwrap().files().unwrap();
+    env.root.dir("state/keys", 0o700);
+    env.root.file("state/keys/host.key", 0o600, &files.secret);
+    env.root.file("state/keys/host.pub", 0o644, &files.public);
+}
+
+fn own_all(path: &Path) {
+    for entry in walkdir::WalkDir::new(path).into_iter().flatten() {
+        Ids::server().own(entry.path());
+    }
+}
+
+/// Makes the server fill `count` segments and ends it; their names, in order. The files stay in pg_wal.
+pub fn segments(env: &TestEnv, count: usize) -> Vec<String> {
+    env.pg.sql("create table if not exists filler (n int, t text)");
+    let names = (0..count).map(|n| {
+        env.pg.sql(&format!(
+            "insert into filler select i, md5(i::text) from generate_series(1, {}) i",
+            500 + n
+        ));
+        env.pg.switch_wal()
+    });
+    names.collect()
+}
+
+pub fn wal_file(env: &TestEnv, name: &str) -> PathBuf {
+    env.pg.data.join("pg_wal").join(name)
+}
+
+/// As PostgreSQL calls it: in the data directory, with a relative path.
+pub fn push(env: &TestEnv, pgkeep: &Pgkeep, name: &str) -> Ran {
+    pgkeep.clone().dir(&env.pg.data).run(["wal", "push", &format!("pg_wal/{name}")])
+}
+
+/// As PostgreSQL calls it; the file would be `pg_wal/RECOVERYXLOG`.
+pub fn fetch(env: &TestEnv, pgkeep: &Pgkeep, name: &str) -> Ran {
+    let _ = std::fs::remove_file(fetched(env));
+    pgkeep.clone().dir(&env.pg.data).run(["wal", "fetch", name, "pg_wal/RECOVERYXLOG"])
+}
+
+pub fn fetched(env: &TestEnv) -> PathBuf {
+    env.pg.data.join("pg_wal/RECOVERYXLOG")
+}
+
+pub fn segment_size(env: &TestEnv) -> SegmentSize {
+    ControlFile::read(&env.pg.data).unwrap().wal_segment_size
+}
+
+/// The name of the segment so many after `name`.
+pub fn after(env: &TestEnv, name: &str, steps: u64) -> String {
+    let (segment, size) = (SegmentName::parse(name).unwrap(), segment_size(env));
+    SegmentName::numbered(segment.timeline, segment.number(size) + steps, size).to_string()
+}
+
+/// What an object holds, opened with `age` and `zstd` alone.
+pub fn opened_by_hand(env: &TestEnv, key: &str) -> Vec<u8> {
+    let stored = env.root.file("stored.tmp", 0o600, "");
+    std::fs::write(&stored, env.repo().read(key)).unwrap();
+    let script = format!("age -d -i {} {} | zstd -dcq", env.identity_file.display(), stored.display());
+    let done = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    done.stdout
+}
