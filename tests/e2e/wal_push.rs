@@ -18,7 +18,7 @@ mod under_load {
 
     fn everything_arrives_encrypted_and_nothing_is_left_ready(build: Build) {
         let marker = "pgkeep-leak-marker";
-        let env = place(EnvOptions::on(build).pg(|pg| pg.segment_mib(1)));
+        let env = place(EnvOptions::on(build).pg(|pg| pg.segment_mib(1).conf("wal_keep_size = '200MB'")));
         env.turn_archiving_on();
         let mut ledger = Ledger::with_marker(&env.pg, marker);
         env.pg.sql("create table filler (n int, t text)");
@@ -134,7 +134,8 @@ fn a_file_that_is_not_what_its_name_says_is_refused_and_nothing_is_written() {
 #[test]
 fn a_flipped_byte_is_shipped_with_a_signed_mark_and_the_sound_file_follows() {
     let env = place(small(17));
-    let name = segments(&env, 1).remove(0);
+    // The second one begins after a switch, with a record of its own.
+    let name = segments(&env, 2).remove(1);
     let path = wal_file(&env, &name);
     let good = std::fs::read(&path).unwrap();
     let mut bad = good.clone();
@@ -172,7 +173,8 @@ fn minisign_verifies(env: &TestEnv, mark: &str, signature: &str) {
 #[test]
 fn a_damaged_file_is_shipped_even_where_a_sound_one_is_or_the_host_key_is_lost() {
     let env = place(small(17));
-    let name = segments(&env, 1).remove(0);
+    // The second one begins after a switch, with a record of its own.
+    let name = segments(&env, 2).remove(1);
     push(&env, &env.pgkeep, &name).ok();
     let path = wal_file(&env, &name);
     let mut bad = std::fs::read(&path).unwrap();
