@@ -14,6 +14,7 @@ use clap::Parser;
 pub mod args;
 pub mod backup;
 pub mod catalogs;
+pub mod check;
 pub mod config;
 pub mod context;
 pub mod init;
@@ -71,7 +72,7 @@ fn listens(command: &Command) -> bool {
     match command {
         Command::Config(_) | Command::Key(_) | Command::Wal(_) => false,
         Command::List(_) | Command::Show(_) | Command::Window(_) | Command::Init(_) => false,
-        Command::Backup(_) => true,
+        Command::Backup(_) | Command::Check(_) => true,
     }
 }
 
@@ -79,6 +80,7 @@ fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
     match command {
         Command::Backup(args) => backup::run(ctx, args),
         Command::Init(args) => init::run(ctx, args),
+        Command::Check(args) => check::run(ctx, args),
         Command::Config(command) => config::run(ctx, command),
         Command::Wal(command) => wal::run(ctx, command),
         Command::Key(command) => key::run(ctx, command),

@@ -1,15 +1,12 @@
 //! `pgkeep backup [full]`.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 
 use super::context::{Context, Outcome};
 use super::report;
 use crate::backup::{FullReport, FullRequest, full};
-use crate::config::ClusterConfig;
 use crate::error::{Code, Error, Result};
-use crate::postgres::{self, privilege};
+use crate::postgres::as_owner;
 use crate::repository::access;
 use crate::util::clock::Clock;
 use crate::util::human;
@@ -47,7 +44,8 @@ pub fn run(ctx: &Context, args: &BackupArgs) -> Result<Outcome> {
     let cluster = ctx.cluster(&config)?;
     // Refused before anybody is asked anything.
     access::protection(&config)?;
-    work_as_owner(ctx, cluster)?;
+    // As root: from here on as the owner of the data directory, so that its files and the repository's have one owner.
+    as_owner::become_owner(&cluster.connection, cluster.data_directory.as_deref())?;
     let request = FullRequest {
         config: &config,
         cluster,
@@ -73,22 +71,6 @@ pub fn run(ctx: &Context, args: &BackupArgs) -> Result<Outcome> {
     }
     report::to_stderr(&report::error_text(&damaged(&done)));
     Ok(Outcome::Finding)
-}
-
-/// As root: from here on as the owner of the data directory, so that its files and the repository's have one owner.
-fn work_as_owner(ctx: &Context, cluster: &ClusterConfig) -> Result<()> {
-    if !privilege::started_as_root() {
-        return Ok(());
-    }
-    let directory: PathBuf = match &cluster.data_directory {
-        Some(directory) => directory.clone(),
-        None => ctx.block_on_light(async {
-            let session = postgres::connect(&cluster.connection).await?;
-            Ok::<_, Error>(session.facts().await?.data_directory)
-        })??,
-    };
-    privilege::become_owner_of(&directory)?;
-    Ok(())
 }
 
 fn damaged(done: &FullReport) -> Error {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::context::{Context, Outcome};
-use crate::config::Config;
+use crate::codec::Identities;
+use crate::config::{Config, EncryptionConfig};
 use crate::error::{Error, Result};
 use crate::model::{BackupId, ClusterName, RepoName};
 use crate::repository::catalog::{Catalog, CatalogEntry, Mark};
@@ -71,6 +72,18 @@ pub async fn load(ctx: &Context, config: &Config) -> Result<Holdings> {
     }
     holdings.backups = merged.into_values().collect();
     Ok(holdings)
+}
+
+/// The identities, and whether WAL can be opened at all. An identity that is not on this host is no error: it should
+/// be elsewhere.
+pub fn keys(config: &Config) -> Result<(Option<Identities>, bool)> {
+    match &config.encryption {
+        EncryptionConfig::Recipients { identity_file: Some(path), .. } if path.exists() => {
+            Ok((access::identities(config)?, true))
+        }
+        EncryptionConfig::Recipients { .. } => Ok((None, false)),
+        EncryptionConfig::None | EncryptionConfig::Unset => Ok((None, true)),
+    }
 }
 
 impl Holdings {

@@ -6,20 +6,19 @@ use std::io::{Read, Seek};
 
 use async_trait::async_trait;
 
-use super::catalogs::Holdings;
-use crate::codec::Identities;
-use crate::config::{Config, EncryptionConfig};
+use super::catalogs::{self, Holdings};
+use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::model::{PgMajor, SegmentSize, SystemId, TimelineId, WalFileName};
 use crate::postgres::history::History;
 use crate::repository::continuity::{self, Ending};
 use crate::repository::documents::SystemDocument;
 use crate::repository::keys::wal::WalRoot;
+use crate::repository::open;
 use crate::repository::signature::Verdict;
 use crate::repository::wal_listing::{WalListing, WalObject};
 use crate::repository::wal_object::{self, WalObjects};
 use crate::repository::window::{BackupPoint, Window, window};
-use crate::repository::{access, open};
 use crate::restore::scan::{self, WalSource, WayFile};
 
 /// One system identifier's window.
@@ -40,25 +39,13 @@ pub async fn windows(config: &Config, holdings: &Holdings) -> Result<Vec<SystemW
             systems.insert(document.system_identifier, document);
         }
     }
-    let (identities, readable) = keys(config)?;
+    let (identities, readable) = catalogs::keys(config)?;
     let objects = WalObjects::new(&holdings.opened, identities);
     let mut windows = Vec::new();
     for document in systems.into_values() {
         windows.push(one(holdings, &document, &objects, readable).await?);
     }
     Ok(windows)
-}
-
-/// The identities, and whether WAL can be opened at all. An identity that is not on this host is no error: it should
-/// be elsewhere.
-fn keys(config: &Config) -> Result<(Option<Identities>, bool)> {
-    match &config.encryption {
-        EncryptionConfig::Recipients { identity_file: Some(path), .. } if path.exists() => {
-            Ok((access::identities(config)?, true))
-        }
-        EncryptionConfig::Recipients { .. } => Ok((None, false)),
-        EncryptionConfig::None | EncryptionConfig::Unset => Ok((None, true)),
-    }
 }
 
 async fn one(

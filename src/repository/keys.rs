@@ -30,6 +30,11 @@ pub fn parse_system(cluster: &ClusterName, key: &str) -> Option<SystemId> {
     decimal(stem).map(SystemId)
 }
 
+/// A prefix that nobody else uses, for what `check` writes and removes: `check/<16 hex digits>`.
+pub fn probe(random: u64) -> String {
+    format!("check/{random:016x}")
+}
+
 /// The name of the signature of a document.
 pub fn signature_of(key: &str) -> String {
     format!("{key}.minisig")

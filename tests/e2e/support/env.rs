@@ -184,8 +184,9 @@ fn repository_table(root: &Root, repo: &RepoOptions) -> String {
             .unwrap();
             let access = root.file(&format!("{}.access", repo.name), 0o600, &server.access_key);
             let secret = root.file(&format!("{}.secret", repo.name), 0o600, &server.secret_key);
-            writeln!(text, "access_key = {{ file = \"{}\" }}", access.display()).unwrap();
-            writeln!(text, "secret_key = {{ file = \"{}\" }}", secret.display()).unwrap();
+            writeln!(text, "[repository.credentials]").unwrap();
+            writeln!(text, "access_key_id = {{ file = \"{}\" }}", access.display()).unwrap();
+            writeln!(text, "secret_access_key = {{ file = \"{}\" }}", secret.display()).unwrap();
         }
     }
     text.push('\n');
