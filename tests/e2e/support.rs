@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod env;
+pub mod fsck;
 pub mod ledger;
 pub mod pg;
 pub mod pgkeep;
@@ -17,6 +18,7 @@ pub mod store;
 pub mod wait;
 
 pub use env::{EnvOptions, TestEnv};
+pub use fsck::Fsck;
 pub use ledger::Ledger;
 pub use pg::{Build, Pg, PgOptions, Stop};
 pub use pgkeep::{Pgkeep, Ran, Running, User};
