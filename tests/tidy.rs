@@ -189,8 +189,8 @@ impl Inspector<'_> {
 
     fn literal(&mut self, text: &str, span: Span) {
         let free = self.in_test || !self.file.starts_with("src/") || owns(KEY_OWNERS, self.file);
-        // A sentence for a person is not a key.
-        if free || text.contains(' ') {
+        // A sentence for a person is not a key, nor is an example of a URL.
+        if free || text.contains(' ') || text.contains("://") {
             return;
         }
         if let Some(fragment) = KEY_FRAGMENTS.iter().find(|f| text.contains(*f)) {
