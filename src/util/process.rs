@@ -99,7 +99,7 @@ impl Run {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().map_err(|e| Error::io("cannot start the program", &program, e))?;
         let mut group = Group::new(child);
-        match tokio::time::timeout(deadline, group.to_the_end(stdin, limit)).await {
+        match tokio::time::timeout(deadline, group.follow(stdin, limit)).await {
             Err(_) => {
                 Err(Error::new(Code::Io, format!("the program did not end within {deadline:?}")).at(name))
             }
@@ -145,7 +145,7 @@ impl Group {
         Self { child, leader }
     }
 
-    async fn to_the_end(
+    async fn follow(
         &mut self,
         stdin: Vec<u8>,
         limit: usize,
@@ -160,7 +160,7 @@ impl Group {
         };
         let status = {
             let talk = async {
-                let (_, a, b) = tokio::join!(
+                let ((), a, b) = tokio::join!(
                     feed,
                     capture(out, limit, Keep::Head, &mut stdout),
                     capture(err, limit, Keep::Tail, &mut stderr)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgkeep::model::{Inclusion, Target};
 
-use crate::support::{Build, Ledger, Pg, PgOptions, Pgkeep, Root, S3, Stop};
+use crate::support::{Build, EnvOptions, Ledger, Pg, PgOptions, Pgkeep, Root, S3, Stop};
 
 fn a_ledger_of_ten_rows_is_known_to_the_last_detail(build: Build) {
     let root = Root::new();
@@ -93,6 +93,21 @@ fn a_server_started_by_somebody_else_ends_with_its_root() {
 fn the_program_is_run_as_the_user_of_the_servers() {
     let ran = Pgkeep::bare().run(["--no-such-argument"]);
     assert!(ran.signal.is_none(), "{ran}");
+}
+
+#[test]
+fn the_configuration_that_the_harness_writes_is_accepted() {
+    for options in [
+        EnvOptions::new(16).dir_repository("a", true).dir_repository("b", false),
+        EnvOptions::new(16).s3_repository("bucket", true),
+        EnvOptions::new(16).plain(),
+    ] {
+        let env = options.uninitialised().build();
+        env.pgkeep.run(["config", "check"]).ok();
+        env.with_config("wrong.toml", |text| text + "[unknown]\n")
+            .run(["config", "check"])
+            .fails_with("config", 2);
+    }
 }
 
 #[test]

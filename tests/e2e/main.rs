@@ -4,7 +4,7 @@
 //! says so; none is skipped.
 
 // A test that cannot go on panics; that is its way to fail.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod control_file;
 mod harness;

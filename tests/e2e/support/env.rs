@@ -196,7 +196,7 @@ fn repository_table(root: &Root, repo: &RepoOptions) -> String {
 fn raw_store(root: &Root, repo: RepoOptions) -> (String, RawStore) {
     let store = match repo.place {
         RepoPlace::Dir => RawStore::Dir(root.join(&repo.name)),
-        RepoPlace::S3 { store, .. } => RawStore::S3 { store: *store, prefix: "prod/".to_owned() },
+        RepoPlace::S3 { store, .. } => RawStore::S3 { store, prefix: "prod/".to_owned() },
     };
     (repo.name, store)
 }

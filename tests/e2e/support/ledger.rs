@@ -122,6 +122,9 @@ impl Ledger {
     #[track_caller]
     pub fn assert_ends_at(&self, pg: &Pg, last: u32) {
         assert_eq!(Self::ids(pg), (1..=last).collect::<Vec<_>>(), "the ledger must end at row {last}");
+        let note = note_of("id", &self.marker);
+        let changed = pg.one(&format!("select count(*) from ledger where note <> {note}"));
+        assert_eq!(changed, "0", "rows with another text than was written");
     }
     /// Panics unless the server holds the rows from 1 on without a hole, at least `from` of them; their number.
     #[track_caller]
@@ -148,13 +151,18 @@ impl Ledger {
     }
 }
 
+/// What row `id` (a number or a column's name) must say, as an SQL expression.
+fn note_of(id: &str, marker: &str) -> String {
+    format!("'{marker} row ' || {id} || ' ' || md5(({id})::text)")
+}
+
 /// One row in one transaction, and where it went.
 fn commit_row(session: &Session, id: u32, marker: &str) -> Entry {
     session.sql("begin");
     let xid: u64 = session
         .one(&format!(
-            "insert into ledger (id, note) values ({id}, '{marker} row {id} ' || md5({id}::text)) \
-             returning pg_current_xact_id()"
+            "insert into ledger (id, note) values ({id}, {}) returning pg_current_xact_id()",
+            note_of(&id.to_string(), marker)
         ))
         .parse()
         .unwrap();

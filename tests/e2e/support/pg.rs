@@ -340,7 +340,7 @@ impl Pg {
         let (ready, segment_file) =
             (status.join(format!("{segment}.ready")), self.data.join("pg_wal").join(segment));
         let done = status.join(format!("{segment}.done"));
-        eventually(&format!("{segment} is archived: {}", self.log_tail()), Duration::from_secs(60), || {
+        eventually(&format!("{segment} is archived: {}", self.log_tail()), Duration::from_mins(1), || {
             !ready.exists() && (done.exists() || !segment_file.exists())
         });
     }

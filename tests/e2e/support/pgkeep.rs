@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::root::Ids;
 
 /// A command that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// As whom a command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +76,8 @@ impl Pgkeep {
     }
     /// `action` is as in `util::failpoint`: `return(kill)`, `return(error)`, `panic`, `2*off->return(stop)` …
     pub fn failpoint(mut self, name: &str, action: &str) -> Self {
-        assert!(
-            cfg!(feature = "failpoints"),
-            "run the tests with --features failpoints, as scripts/test does"
-        );
+        let compiled_in = cfg!(feature = "failpoints");
+        assert!(compiled_in, "run the tests with --features failpoints, as scripts/test does");
         self.failpoints.push(format!("{name}={action}"));
         self
     }
@@ -262,7 +260,7 @@ pub fn shared_binary() -> PathBuf {
 fn forget_old(home: &Path) {
     for entry in std::fs::read_dir(home).unwrap().flatten() {
         let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-        if age.is_some_and(|age| age > Duration::from_secs(3600)) {
+        if age.is_some_and(|age| age > Duration::from_hours(1)) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }

@@ -9,7 +9,7 @@ use super::s3::S3;
 /// Keys are relative to the repository's root in both kinds.
 pub enum RawStore {
     Dir(PathBuf),
-    S3 { store: S3, prefix: String },
+    S3 { store: Box<S3>, prefix: String },
 }
 
 impl RawStore {

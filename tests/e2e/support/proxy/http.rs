@@ -104,7 +104,7 @@ pub(super) fn closing(raw: &[u8], length: Option<u64>) -> Vec<u8> {
         }
     }
     if let Some(length) = length {
-        head += &format!("Content-Length: {length}\r\n");
+        head.extend(["Content-Length: ", &length.to_string(), "\r\n"]);
     }
     (head + "Connection: close\r\n\r\n").into_bytes()
 }
