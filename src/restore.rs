@@ -5,7 +5,10 @@
 
 pub mod aside;
 pub mod choose;
+pub mod gather;
+pub mod local_wal;
 pub mod locate;
+pub mod marker;
 pub mod place;
 pub mod plan;
 mod refuse;
@@ -14,4 +17,6 @@ pub mod scan;
 pub mod settings;
 pub mod show;
 pub mod space;
+pub mod survey;
 pub mod tablespaces;
+pub mod wal_source;

@@ -1,0 +1,163 @@
+//! What this host's `pg_wal` holds and the archive lacks: complete segments, the beginning of the one that was being
+//! written, history files. Read while planning, so that the last minutes can be restored to; archived before anything
+//! is moved.
+//!
+//! Only of the same system identifier, and only what is what its name says. Bytes after the last valid record are
+//! recycled junk and never count.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Code, Error, Result};
+use crate::model::{Digest, RepoName, SegmentName, SegmentSize, SystemId, TimelineId, WalFileName};
+use crate::repository::keys::wal::{Sealing, WalObjectName, WalRoot};
+use crate::repository::wal_listing::{StoredCopy, WalListing};
+use crate::storage::ObjectInfo;
+use crate::wal::{EndReason, PageHeader, SegmentScan};
+
+/// Long enough that no repository of a configuration is called so by accident.
+const NAME: &str = "this-hosts-pg_wal";
+
+/// As which "repository" local files stand in a listing.
+pub fn repo_name() -> Result<RepoName> {
+    RepoName::parse(NAME).ok_or_else(|| Error::internal("the name of the local WAL is no name"))
+}
+
+/// True for copies that lie in the local `pg_wal`.
+pub fn is_local(copy: &StoredCopy) -> bool {
+    copy.repo.as_str() == NAME
+}
+
+/// One file that the archive lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalFile {
+    pub name: WalObjectName,
+    pub path: PathBuf,
+    /// Bytes from the file's beginning that count.
+    pub bytes: u64,
+}
+
+impl LocalFile {
+    /// The bytes that count.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let mut bytes = read(&self.path)?;
+        bytes.truncate(usize::try_from(self.bytes).unwrap_or(usize::MAX));
+        Ok(bytes)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::io("cannot read WAL from pg_wal", path, e))
+}
+
+/// Looks through `pg_wal`. Blocks.
+pub fn missing_from(
+    archive: &WalListing,
+    pg_wal: &Path,
+    size: SegmentSize,
+    system: SystemId,
+) -> Result<Vec<LocalFile>> {
+    let mut names: Vec<WalFileName> = Vec::new();
+    let entries = match std::fs::read_dir(pg_wal) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("cannot list pg_wal", pg_wal, e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io("cannot list pg_wal", pg_wal, e))?;
+        names.extend(entry.file_name().to_str().and_then(WalFileName::parse));
+    }
+    names.sort();
+    let mut found = Vec::new();
+    for name in names {
+        let file = match name {
+            WalFileName::Segment(segment) => local_segment(archive, pg_wal, segment, size, system)?,
+            WalFileName::History(timeline) => local_history(archive, pg_wal, timeline)?,
+            // Of no use to a recovery that has the segment itself.
+            WalFileName::Partial(_) | WalFileName::BackupHistory(..) => None,
+        };
+        found.extend(file);
+    }
+    Ok(found)
+}
+
+fn local_history(archive: &WalListing, pg_wal: &Path, timeline: TimelineId) -> Result<Option<LocalFile>> {
+    let file = WalFileName::History(timeline);
+    if !archive.objects(file).is_empty() {
+        return Ok(None);
+    }
+    let path = pg_wal.join(file.to_string());
+    let bytes = read(&path)?;
+    let name = WalObjectName::History { timeline, digest: digest(&bytes).short() };
+    Ok(Some(LocalFile { name, path, bytes: bytes.len() as u64 }))
+}
+
+fn local_segment(
+    archive: &WalListing,
+    pg_wal: &Path,
+    segment: SegmentName,
+    size: SegmentSize,
+    system: SystemId,
+) -> Result<Option<LocalFile>> {
+    if archive.has_segment(segment) || !segment.fits(size) {
+        return Ok(None);
+    }
+    let ready = pg_wal.join("archive_status").join(format!("{segment}.ready")).exists();
+    let newest = archive.segments(segment.timeline).last().map(|(s, _)| s);
+    if !ready && newest.is_some_and(|newest| segment < newest) {
+        // Older than the archive: from before there was one, or removed from it on purpose.
+        return Ok(None);
+    }
+    let path = pg_wal.join(segment.to_string());
+    let bytes = read(&path)?;
+    if bytes.len() as u64 != size.bytes() || !is_what_it_says(&bytes, segment, size, system) {
+        return Ok(None);
+    }
+    let mut scan = SegmentScan::new(segment.start(size), size, Some(system));
+    let _ = scan.feed(&bytes);
+    let summary = scan.finish()?;
+    let whole = ready || summary.switched || matches!(summary.end.reason, EndReason::OutOfBytes { .. });
+    if whole {
+        let name = WalObjectName::Segment { segment, digest: digest(&bytes).short() };
+        return Ok(Some(LocalFile { name, path, bytes: size.bytes() }));
+    }
+    let to = summary.end.lsn.since(segment.start(size));
+    let known = archive.heads(segment).iter().filter(|h| h.from == 0).map(|h| u64::from(h.to)).max();
+    if summary.end.last_record.is_none() || to > size.bytes() || known.is_some_and(|k| k >= to) {
+        return Ok(None);
+    }
+    let head = &bytes[..usize::try_from(to).unwrap_or(bytes.len())];
+    let to = u32::try_from(to).map_err(|_| Error::internal("a head longer than a segment"))?;
+    let name = WalObjectName::Head { segment, from: 0, to, digest: digest(head).short() };
+    Ok(Some(LocalFile { name, path, bytes: u64::from(to) }))
+}
+
+fn is_what_it_says(bytes: &[u8], segment: SegmentName, size: SegmentSize, system: SystemId) -> bool {
+    PageHeader::parse(bytes).is_some_and(|h| {
+        h.address == segment.start(size) && h.identity.is_some_and(|i| i.system == system)
+    })
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
+}
+
+/// The files as a listing that can be merged with the archive's.
+pub fn as_listing(files: &[LocalFile], root: &WalRoot) -> Result<WalListing> {
+    let repo = repo_name()?;
+    let mut listing = WalListing::default();
+    for file in files {
+        let key = root.key(file.name, Sealing::Encrypted);
+        listing.add(&repo, root, ObjectInfo { key, bytes: file.bytes, modified: None });
+    }
+    Ok(listing)
+}
+
+/// The file that stands for a copy in the listing.
+pub fn find<'a>(files: &'a [LocalFile], copy: &StoredCopy, root: &WalRoot) -> Result<&'a LocalFile> {
+    files
+        .iter()
+        .find(|f| root.key(f.name, Sealing::Encrypted) == copy.key)
+        .ok_or_else(|| Error::new(Code::ObjectMissing, "a file has left pg_wal meanwhile").at(&copy.key))
+}

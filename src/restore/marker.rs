@@ -1,0 +1,81 @@
+//! `pgkeep.restoring`: this directory is being restored. As long as it is there, what lies beside it was made by pgkeep
+//! and is not whole; the next run removes it and begins anew. `pg_control` comes last, so PostgreSQL does not start on it
+//! either. `pgkeep.side.json`: this directory is a side instance of pgkeep's, which `restore discard` may remove.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::model::{ClusterName, PgMajor, SystemId};
+use crate::util::durable;
+
+const RESTORING: &str = "pgkeep.restoring";
+const SIDE: &str = "pgkeep.side.json";
+
+/// The unfinished restore's plan id; none where there is no marker.
+pub fn read(data_directory: &Path) -> Result<Option<String>> {
+    let path = data_directory.join(RESTORING);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("cannot read the marker of an unfinished restore", &path, e)),
+    }
+}
+
+pub fn place(data_directory: &Path, plan: &str) -> Result<()> {
+    durable::atomic_replace(&data_directory.join(RESTORING), format!("{plan}\n").as_bytes(), 0o600)
+}
+
+pub fn remove(data_directory: &Path) -> Result<()> {
+    durable::remove_file(&data_directory.join(RESTORING))
+}
+
+/// Removes everything that an unfinished restore left, the marker last: killed in between, it is still a leftover.
+pub fn clear_leftover(data_directory: &Path) -> Result<()> {
+    let failed = |e| Error::io("cannot remove what an unfinished restore left", data_directory, e);
+    for entry in std::fs::read_dir(data_directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        if name == RESTORING || name == "lost+found" {
+            continue;
+        }
+        let kind = entry.file_type().map_err(failed)?;
+        let path = entry.path();
+        if kind.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// What `restore promote` and `restore discard` need to know of a side instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Side {
+    pub cluster: ClusterName,
+    pub system_identifier: SystemId,
+    pub pg_major: PgMajor,
+    pub bin_directory: PathBuf,
+    pub log_file: PathBuf,
+    /// Mapped tablespaces outside of the directory, which are removed with it.
+    pub outside: Vec<PathBuf>,
+}
+
+impl Side {
+    pub fn write(&self, data_directory: &Path) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::internal("a side instance's description is not JSON").because(e))?;
+        durable::atomic_replace(&data_directory.join(SIDE), &bytes, 0o600)
+    }
+    /// None where there is no side instance of pgkeep's.
+    pub fn read(data_directory: &Path) -> Result<Option<Self>> {
+        let path = data_directory.join(SIDE);
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+                Error::new(crate::error::Code::Damaged, "the description of the side instance cannot be read")
+                    .at(path.display())
+                    .because(e)
+            }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("cannot read the description of the side instance", &path, e)),
+        }
+    }
+}

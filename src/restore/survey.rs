@@ -1,0 +1,182 @@
+//! Looks at the place of a restore: what is in the way, who runs it, what room there is. Reads only.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::statvfs;
+
+use super::marker;
+use super::place::{DirectoryState, Disk, OldTablespace, PlaceFacts, Role};
+use super::request::{Place, Request};
+use crate::config::ClusterConfig;
+use crate::error::{Code, Error, Result};
+use crate::model::PgMajor;
+use crate::postgres::control_file::{ClusterState, ControlFile};
+use crate::postgres::privilege::Owner;
+use crate::postgres::service::{self, Service};
+use crate::postgres::tools::Tools;
+use crate::util::host;
+
+/// The data directory that is meant: the given one, the configured one, or that of the server that answers.
+pub async fn data_directory(request: &Request, cluster: &ClusterConfig) -> Result<PathBuf> {
+    if let Place::Directory(dir) = &request.place {
+        return Ok(dir.clone());
+    }
+    if let Some(dir) = &cluster.data_directory {
+        return Ok(dir.clone());
+    }
+    let asked = async { crate::postgres::connect(&cluster.connection).await?.facts().await };
+    match asked.await {
+        Ok(facts) => Ok(facts.data_directory),
+        Err(e) => Err(Error::new(Code::Config, "the server does not answer, and no data directory is configured")
+            .at(format!("cluster {}", cluster.name))
+            .hint(format!(
+                "set data_directory in [cluster.{}]: it is what a restore in place replaces",
+                cluster.name
+            ))
+            .because(e)),
+    }
+}
+
+/// Whose the restored files will be: of whom they are now, else `postgres`, else who runs this.
+pub fn owner(data_directory: &Path) -> Result<Owner> {
+    if data_directory.exists() {
+        let found = Owner::of(data_directory)?;
+        if !found.uid.is_root() {
+            return Ok(found);
+        }
+    }
+    let current = Owner::current()?;
+    if !current.uid.is_root() {
+        return Ok(current);
+    }
+    Owner::named("postgres")
+        .map_err(|e| e.hint("PostgreSQL does not run as root: run pgkeep as the server's user, or make the user `postgres`"))
+}
+
+/// What the data directory is.
+pub fn state(data_directory: &Path) -> Result<DirectoryState> {
+    let unreadable = |e| Error::io("cannot look into the directory", data_directory, e);
+    let entries = match std::fs::read_dir(data_directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(DirectoryState::Absent),
+        Err(e) => return Err(unreadable(e)),
+    };
+    let mut example = None;
+    for entry in entries {
+        let name = entry.map_err(unreadable)?.file_name();
+        // A file system of its own has this from the first day on.
+        if name != "lost+found" {
+            example.get_or_insert(name);
+        }
+    }
+    let Some(example) = example else { return Ok(DirectoryState::Empty) };
+    if let Some(plan) = marker::read(data_directory)? {
+        return Ok(DirectoryState::Leftover { plan });
+    }
+    let Ok(version) = std::fs::read_to_string(data_directory.join("PG_VERSION")) else {
+        return Ok(DirectoryState::Other { example: example.to_string_lossy().into_owned() });
+    };
+    let control = match ControlFile::read(data_directory) {
+        Ok(control) => control,
+        Err(e) => return Ok(DirectoryState::Unreadable { why: e.to_string() }),
+    };
+    Ok(DirectoryState::Cluster {
+        system: control.system,
+        major: PgMajor(version.trim().parse().unwrap_or(0)),
+        role: role(control.state),
+        bytes: bytes_below(data_directory),
+    })
+}
+
+fn role(state: ClusterState) -> Role {
+    match state {
+        ClusterState::InArchiveRecovery | ClusterState::ShutDownInRecovery => Role::InRecovery,
+        _ => Role::Primary,
+    }
+}
+
+/// Of regular files; what cannot be looked at counts nothing, for this is for people.
+fn bytes_below(directory: &Path) -> u64 {
+    let files = walkdir::WalkDir::new(directory).into_iter().filter_map(std::result::Result::ok);
+    files.filter(|e| e.file_type().is_file()).filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+}
+
+/// The manager of the server in the data directory, for a restore in place.
+pub async fn service(cluster: &ClusterConfig, data_directory: &Path, owner: &Owner, tools: &Tools) -> Result<Service> {
+    let commands = service::Commands {
+        stop: cluster.service.stop.clone(),
+        start: cluster.service.start.clone(),
+        status: cluster.service.status.clone(),
+    };
+    Service::detect(commands, data_directory, owner.clone(), tools.clone()).await
+}
+
+/// The facts about a place, given what was found out before. `tablespace_homes` are the directories that tablespaces
+/// of the plan may go to; `version_directory` is `PG_<major>_<catalog>`, where it is known.
+pub fn facts(
+    data_directory: &Path,
+    state: DirectoryState,
+    owner: &Owner,
+    tablespace_homes: &[PathBuf],
+    version_directory: Option<&str>,
+    in_place: bool,
+) -> Result<PlaceFacts> {
+    let old_tablespaces = if in_place { old_tablespaces(data_directory)? } else { Vec::new() };
+    let wal_directory = std::fs::read_link(data_directory.join("pg_wal")).ok().filter(|_| in_place);
+    let homes = old_tablespaces.iter().map(|t| &t.location).chain(tablespace_homes);
+    let mut version_directories: Vec<PathBuf> = Vec::new();
+    if let (Some(version), true) = (version_directory, in_place) {
+        for home in homes {
+            let inside = home.join(version);
+            if inside.is_dir() && !version_directories.contains(&inside) {
+                version_directories.push(inside);
+            }
+        }
+    }
+    let mut disks = vec![disk(data_directory)?];
+    for home in tablespace_homes.iter().chain(&wal_directory) {
+        disks.push(disk(home)?);
+    }
+    Ok(PlaceFacts {
+        host: host::name(),
+        owner: owner.label(),
+        data_directory: data_directory.to_path_buf(),
+        state,
+        running: None,
+        service: String::new(),
+        wal_directory,
+        old_tablespaces,
+        version_directories,
+        disks,
+        member_bytes: Vec::new(),
+    })
+}
+
+fn old_tablespaces(data_directory: &Path) -> Result<Vec<OldTablespace>> {
+    let directory = data_directory.join("pg_tblspc");
+    let Ok(entries) = std::fs::read_dir(&directory) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io("cannot list the tablespaces", &directory, e))?;
+        let oid = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok());
+        if let (Some(oid), Ok(location)) = (oid, std::fs::read_link(entry.path())) {
+            found.push(OldTablespace { oid, location: directory.join(location) });
+        }
+    }
+    found.sort_by_key(|t| t.oid);
+    Ok(found)
+}
+
+/// Of the file system that `path` is on, or will be on.
+fn disk(path: &Path) -> Result<Disk> {
+    let mut there = path;
+    while !there.exists() {
+        there = there.parent().unwrap_or(Path::new("/"));
+    }
+    let device = std::fs::metadata(there).map_err(|e| Error::io("cannot look at the file system", there, e))?.dev();
+    let stat = statvfs(there)
+        .map_err(|e| Error::new(Code::Io, "cannot ask the file system for its room").at(there.display()).because(e))?;
+    let available = stat.blocks_available().saturating_mul(stat.fragment_size());
+    Ok(Disk { path: path.to_path_buf(), device, available })
+}
