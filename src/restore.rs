@@ -5,13 +5,16 @@
 
 pub mod aside;
 pub mod choose;
+pub mod fetch_packs;
 pub mod gather;
+pub mod index;
 pub mod local_wal;
 pub mod locate;
 pub mod marker;
 pub mod place;
 pub mod plan;
 mod refuse;
+pub mod prepare;
 pub mod request;
 pub mod scan;
 pub mod settings;

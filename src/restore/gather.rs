@@ -17,7 +17,7 @@ use crate::repository::record::BackupRecord;
 use crate::repository::signature::Verdict;
 use crate::repository::wal_listing::{WalListing, WalObject};
 use crate::repository::wal_object::WalObjects;
-use crate::repository::{Repository, host_keys};
+use crate::repository::{Repository, access};
 
 use super::choose::Candidate;
 
@@ -49,7 +49,7 @@ pub struct Wal {
 
 impl Archive {
     pub async fn load(config: &Config, cluster: &ClusterName, only: Option<&RepoName>) -> Result<Self> {
-        let trust = host_keys::trust(config)?;
+        let trust = access::trust(config)?;
         let opened = configured::open_all(config, only, Patience::default()).await?;
         let (repositories, down) = opened.required().map_err(|e| {
             e.while_doing("a restore needs the whole archive; `--repo NAME` restores from one repository alone")

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Digest, RepoName, SegmentName, SegmentSize, SystemId, TimelineId, WalFileName};
+use crate::postgres::history::History;
 use crate::repository::keys::wal::{Sealing, WalObjectName, WalRoot};
 use crate::repository::wal_listing::{StoredCopy, WalListing};
 use crate::storage::ObjectInfo;
@@ -160,4 +161,15 @@ pub fn find<'a>(files: &'a [LocalFile], copy: &StoredCopy, root: &WalRoot) -> Re
         .iter()
         .find(|f| root.key(f.name, Sealing::Encrypted) == copy.key)
         .ok_or_else(|| Error::new(Code::ObjectMissing, "a file has left pg_wal meanwhile").at(&copy.key))
+}
+
+/// Histories that only the local `pg_wal` has.
+pub fn read_histories(wal: &mut super::gather::Wal, files: &[LocalFile]) -> Result<()> {
+    for file in files {
+        if let WalObjectName::History { timeline, digest } = file.name {
+            wal.histories.insert(timeline, History::parse(timeline, &file.read()?)?);
+            wal.history_digests.insert(timeline, digest);
+        }
+    }
+    Ok(())
 }

@@ -168,6 +168,23 @@ fn old_tablespaces(data_directory: &Path) -> Result<Vec<OldTablespace>> {
     Ok(found)
 }
 
+/// A tablespace of a side instance goes only where nothing is; in place, what is not PostgreSQL's own is in the way.
+pub fn refuse_used_homes(request: &Request, homes: &[PathBuf], facts: &PlaceFacts) -> Result<()> {
+    for home in homes {
+        let used = std::fs::read_dir(home).is_ok_and(|mut entries| entries.next().is_some());
+        let theirs = facts.version_directories.iter().any(|v| v.starts_with(home));
+        let leftover = matches!(facts.state, DirectoryState::Leftover { .. });
+        let ours = request.place == Place::InPlace && theirs || home.starts_with(&facts.data_directory) || leftover;
+        let mapped = request.map.values().any(|m| m == home);
+        if used && !ours && (mapped || request.place != Place::InPlace) {
+            return Err(Error::new(Code::NotEmpty, "a directory that a tablespace is mapped to is not empty")
+                .at(home.display())
+                .hint("map it to a directory that is empty or does not exist"));
+        }
+    }
+    Ok(())
+}
+
 /// Of the file system that `path` is on, or will be on.
 fn disk(path: &Path) -> Result<Disk> {
     let mut there = path;

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::gather::Wal;
 use super::local_wal::{self, LocalFile};
 use super::scan::{WalSource, WayFile};
-use std::collections::BTreeMap;
+use crate::archive::fork::Chosen;
 use crate::error::{Code, Error, Result};
 use crate::model::{SegmentName, SegmentSize, ShortDigest, WalFileName};
 use crate::repository::continuity::{Ending, HeadRange};
@@ -15,7 +15,7 @@ pub struct Files<'a> {
     pub wal: &'a Wal,
     pub local: &'a [LocalFile],
     /// Which content counts, where a name has several.
-    pub chosen: &'a BTreeMap<WalFileName, ShortDigest>,
+    pub chosen: &'a Chosen,
     pub size: SegmentSize,
 }
 

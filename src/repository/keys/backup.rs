@@ -30,6 +30,18 @@ pub fn signature(cluster: &ClusterName, id: &BackupId) -> String {
 pub fn pack(number: u32, suffix: &str) -> String {
     format!("data/{number:05}.tar{suffix}")
 }
+/// True for the relative key of a pack.
+pub fn is_pack(relative: &str) -> bool {
+    relative.starts_with("data/")
+}
+/// True for the relative key of the index.
+pub fn is_index(relative: &str) -> bool {
+    relative.starts_with("index.json")
+}
+/// True for the relative key of the configuration from outside the data directory.
+pub fn is_config(relative: &str) -> bool {
+    relative.starts_with("config.tar")
+}
 /// Relative: PostgreSQL's backup manifest.
 pub fn manifest(suffix: &str) -> String {
     format!("manifest.json{suffix}")

@@ -1,0 +1,62 @@
+//! What the index of a backup says for a restore: sizes by tablespace, the version directory, settings.
+
+use std::collections::BTreeMap;
+
+use super::gather::{Archive, Held};
+use super::prepare::Task;
+use crate::codec::open_sealed;
+use crate::error::{Code, Error, Result};
+use crate::repository::body_reader::BodyReader;
+use crate::repository::index::BackupIndex;
+use crate::repository::keys::backup;
+
+/// Reads it from the first repository that gives it whole.
+pub async fn read(task: &Task<'_>, archive: &Archive, held: &Held) -> Result<BackupIndex> {
+    let record = &held.record;
+    let relative = record
+        .objects
+        .iter()
+        .map(|o| &o.key)
+        .find(|key| backup::is_index(key))
+        .ok_or_else(|| Error::new(Code::Damaged, "the backup names no index").at(&record.id))?;
+    let key = backup::object(&task.cluster.name, &record.id, relative);
+    let mut failed = None;
+    for name in &held.repositories {
+        let repository = archive.repository(name)?.clone();
+        let (key, identities) = (key.clone(), task.identities.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let read = tokio::task::spawn_blocking(move || {
+            let body = BodyReader::open_on(&runtime, &repository, &key, None);
+            BackupIndex::read(open_sealed(body, &key, identities.as_ref())?, &repository.place(&key))
+        });
+        match read.await.map_err(|e| Error::internal("a reader died").because(e))? {
+            Ok(index) => return Ok(index),
+            Err(e) => failed = Some(e),
+        }
+    }
+    Err(failed
+        .unwrap_or_else(|| Error::internal("a backup without a repository"))
+        .while_doing(format!("cannot read the index of backup {}", record.id)))
+}
+
+/// `PG_18_202506291`, where the backup has tablespaces.
+pub fn version_directory(index: &BackupIndex) -> Option<String> {
+    index.members.iter().find_map(|m| {
+        let name = std::str::from_utf8(m.name.as_bytes()).ok()?;
+        let (_, inside) = name.strip_prefix("pg_tblspc/")?.split_once('/')?;
+        let version = inside.split('/').next()?;
+        version.starts_with("PG_").then(|| version.to_owned())
+    })
+}
+
+/// Bytes of members by tablespace; 0 is the data directory.
+pub fn bytes_by_tablespace(index: &BackupIndex) -> Vec<(u32, u64)> {
+    let mut bytes: BTreeMap<u32, u64> = BTreeMap::from([(0, 0)]);
+    for member in &index.members {
+        let oid = std::str::from_utf8(member.name.as_bytes())
+            .ok()
+            .and_then(|name| name.strip_prefix("pg_tblspc/")?.split('/').next()?.parse().ok());
+        *bytes.entry(oid.unwrap_or(0)).or_default() += member.size;
+    }
+    bytes.into_iter().collect()
+}
