@@ -5,17 +5,27 @@
 
 pub mod aside;
 pub mod choose;
+mod config_files;
+mod connect;
+pub mod ending;
+pub mod execute;
 pub mod fetch_packs;
+pub mod finish;
 pub mod gather;
 pub mod index;
+pub mod lay_out;
 pub mod local_wal;
 pub mod locate;
 pub mod marker;
 pub mod place;
 pub mod plan;
-mod refuse;
 pub mod prepare;
+pub mod recover;
+mod refuse;
+pub mod report;
 pub mod request;
+mod rights;
+mod save_wal;
 pub mod scan;
 pub mod settings;
 pub mod show;

@@ -71,6 +71,11 @@ impl Tools {
     pub fn optional(&self, program: &str) -> Option<PathBuf> {
         Some(self.path(program)).filter(|p| p.exists())
     }
+    /// True when the server would find this library by its name (`$libdir`).
+    pub fn has_library(&self, name: &str) -> bool {
+        let beside = self.bin_dir.parent().unwrap_or(Path::new("/"));
+        ["lib", "lib/postgresql", "lib64"].iter().any(|dir| beside.join(dir).join(format!("{name}.so")).exists())
+    }
     /// The variables that children need to find their libraries.
     pub fn env(&self) -> Vec<(&'static str, OsString)> {
         let Some(lib) = &self.lib_dir else { return Vec::new() };

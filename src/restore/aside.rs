@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use super::place::{DirectoryState, PlaceFacts};
 use super::plan::Move;
 use super::request::{Place, Request};
+use super::rights;
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
-use crate::util::durable;
 
 /// What moves where. Pure. Only a restore in place moves anything.
 pub fn moves(request: &Request, place: &PlaceFacts, now: Timestamp) -> Vec<Move> {
@@ -19,7 +19,13 @@ pub fn moves(request: &Request, place: &PlaceFacts, now: Timestamp) -> Vec<Move>
         name.push(format!("_incident_{}", now.compact_seconds()));
         (!request.overwrite).then(|| PathBuf::from(name))
     };
-    let gone = |path: &PathBuf| Move { from: path.clone(), to: to(path) };
+    // What an unfinished restore laid out is nobody's: the originals were moved aside before it began.
+    let filled: &[PathBuf] = match &place.state {
+        DirectoryState::Leftover { filled, .. } => filled,
+        _ => &[],
+    };
+    let ours = |path: &Path| path.parent().is_some_and(|home| filled.iter().any(|f| f == home));
+    let gone = |path: &PathBuf| Move { from: path.clone(), to: to(path).filter(|_| !ours(path)) };
     let mut moves = Vec::new();
     // Tablespaces and WAL first: should it stop here, the data directory still says where they belong.
     moves.extend(place.version_directories.iter().map(gone));
@@ -31,9 +37,9 @@ pub fn moves(request: &Request, place: &PlaceFacts, now: Timestamp) -> Vec<Move>
 }
 
 /// Carries one move out. One that has happened already (by a run that was killed) is fine.
-pub fn carry_out(step: &Move) -> Result<()> {
+pub async fn carry_out(step: &Move) -> Result<()> {
     match &step.to {
-        Some(to) if step.from.exists() => durable::rename_new(&step.from, to),
+        Some(to) if step.from.exists() => rights::move_directory(&step.from, to).await,
         Some(_) => Ok(()),
         None => match std::fs::remove_dir_all(&step.from) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

@@ -13,18 +13,34 @@ use crate::util::durable;
 const RESTORING: &str = "pgkeep.restoring";
 const SIDE: &str = "pgkeep.side.json";
 
-/// The unfinished restore's plan id; none where there is no marker.
-pub fn read(data_directory: &Path) -> Result<Option<String>> {
+/// What the marker says: the first line is the plan's id, the others are directories of tablespaces that the unfinished
+/// restore filled (what was in them before had been moved aside by then).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    pub plan: String,
+    pub filled: Vec<PathBuf>,
+}
+
+/// The unfinished restore; none where there is no marker.
+pub fn read(data_directory: &Path) -> Result<Option<Unfinished>> {
     let path = data_directory.join(RESTORING);
     match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Ok(text) => {
+            let mut lines = text.lines();
+            let plan = lines.next().unwrap_or_default().to_owned();
+            Ok(Some(Unfinished { plan, filled: lines.map(PathBuf::from).collect() }))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("cannot read the marker of an unfinished restore", &path, e)),
     }
 }
 
-pub fn place(data_directory: &Path, plan: &str) -> Result<()> {
-    durable::atomic_replace(&data_directory.join(RESTORING), format!("{plan}\n").as_bytes(), 0o600)
+pub fn place(data_directory: &Path, plan: &str, fills: &[&PathBuf]) -> Result<()> {
+    let mut text = format!("{plan}\n");
+    for directory in fills {
+        text.push_str(&format!("{}\n", directory.display()));
+    }
+    durable::atomic_replace(&data_directory.join(RESTORING), text.as_bytes(), 0o600)
 }
 
 pub fn remove(data_directory: &Path) -> Result<()> {

@@ -15,9 +15,7 @@ pub enum DirectoryState {
     Absent,
     Empty,
     /// What an earlier, unfinished restore of pgkeep left; it cannot be started.
-    Leftover {
-        plan: String,
-    },
+    Leftover { plan: String, filled: Vec<PathBuf> },
     Cluster {
         system: SystemId,
         major: PgMajor,

@@ -163,7 +163,7 @@ fn place(page: &mut Page, plan: &RestorePlan) {
     let found = match &plan.place.found {
         DirectoryState::Absent => "nothing there".to_owned(),
         DirectoryState::Empty => "empty".to_owned(),
-        DirectoryState::Leftover { plan } => format!("what the unfinished restore {plan} left: removed"),
+        DirectoryState::Leftover { plan, .. } => format!("what the unfinished restore {plan} left: removed"),
         DirectoryState::Cluster { major, role, bytes, .. } => {
             let role = match role {
                 Role::Primary => "primary",

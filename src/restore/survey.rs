@@ -19,7 +19,12 @@ use crate::util::host;
 
 /// The data directory that is meant: the given one, the configured one, or that of the server that answers.
 pub async fn data_directory(request: &Request, cluster: &ClusterConfig) -> Result<PathBuf> {
-    if let Place::Directory(dir) = &request.place {
+    data_directory_of(&request.place, cluster).await
+}
+
+/// The same for a place.
+pub async fn data_directory_of(place: &Place, cluster: &ClusterConfig) -> Result<PathBuf> {
+    if let Place::Directory(dir) = place {
         return Ok(dir.clone());
     }
     if let Some(dir) = &cluster.data_directory {
@@ -71,8 +76,8 @@ pub fn state(data_directory: &Path) -> Result<DirectoryState> {
         }
     }
     let Some(example) = example else { return Ok(DirectoryState::Empty) };
-    if let Some(plan) = marker::read(data_directory)? {
-        return Ok(DirectoryState::Leftover { plan });
+    if let Some(left) = marker::read(data_directory)? {
+        return Ok(DirectoryState::Leftover { plan: left.plan, filled: left.filled });
     }
     let Ok(version) = std::fs::read_to_string(data_directory.join("PG_VERSION")) else {
         return Ok(DirectoryState::Other { example: example.to_string_lossy().into_owned() });

@@ -240,6 +240,13 @@ pub fn sync_tree(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes everything durable that was written to the file system that `path` is on (`syncfs`): for many files at once.
+pub fn sync_file_system(path: &Path) -> Result<()> {
+    let failed = |e| Error::io("cannot make the file system durable", path, e);
+    let directory = File::open(path).map_err(failed)?;
+    nix::unistd::syncfs(&directory).map_err(|e| failed(e.into()))
+}
+
 /// Removes temporaries below `root` that nobody has written to since `now - older_than`; says how many. Only
 /// names that begin with [`TEMP_PREFIX`] are touched, and links are not followed.
 pub fn remove_stale_temporaries(root: &Path, older_than: Duration, now: Timestamp) -> Result<u64> {

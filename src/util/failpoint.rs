@@ -29,6 +29,15 @@ pub const NAMES: &[&str] = &[
     "push-after-upload",
     "push-before-answer",
     "push-before-upload",
+    "restore-after-aside",
+    "restore-after-control",
+    "restore-after-first-pack",
+    "restore-after-packs",
+    "restore-after-promote",
+    "restore-after-save",
+    "restore-after-start",
+    "restore-after-stop",
+    "restore-before-control",
 ];
 
 /// Reads `FAILPOINTS`. `main` calls it first; a fault in the variable is an error, for a test that injects nothing

@@ -1,0 +1,196 @@
+//! After the recovery: settings cleared, the new timeline archived before success is reported, the result held against
+//! the plan, the report written.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::connect;
+use super::plan::RestorePlan;
+use super::prepare::{Prepared, Task};
+use super::recover::Ended;
+use super::report::{Proof, Report};
+use crate::error::{Code, Error, Result};
+use crate::model::{Lsn, SegmentName, TimelineId, WalFileName};
+use crate::postgres::session::Session;
+use crate::postgres::settings as conf;
+use crate::repository::documents;
+use crate::repository::keys::marks;
+use crate::repository::recovery_plan::FILE_NAME as PLAN_FILE;
+use crate::repository::wal_listing::WalListing;
+use crate::util::clock::Deadline;
+use crate::util::durable;
+
+/// How long the archive may take to hold the new timeline's first files.
+const ARCHIVED_WITHIN: Duration = Duration::from_mins(10);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Takes the plan out of force and the recovery settings out of the configuration: the next recovery is another one.
+pub fn clear_recovery(data_directory: &std::path::Path, plan: Option<&RestorePlan>) -> Result<()> {
+    let mut names: Vec<&str> = conf::RECOVERY_SETTINGS.to_vec();
+    names.extend(plan.iter().flat_map(|p| p.server.settings.keys().map(String::as_str)));
+    conf::edit_file(&data_directory.join("postgresql.auto.conf"), &names, &[], "recovery")?;
+    durable::remove_file(&data_directory.join(PLAN_FILE))
+}
+
+/// What is left to do once recovery has ended, and what is proved.
+pub async fn run(task: &Task<'_>, prepared: &Prepared, report: &mut Report) -> Result<()> {
+    let plan = &prepared.plan;
+    match report.ended.clone() {
+        Ended::Promoted { timeline, fork } => {
+            clear_recovery(&task.data_directory, Some(plan))?;
+            let session = connect::any(task, plan).await;
+            prove(prepared, report, timeline, fork, session.as_ref()).await?;
+            if plan.place.in_place {
+                archive_new_timeline(task, prepared, report, timeline, fork, session).await?;
+            }
+        }
+        Ended::Paused => {
+            let session = connect::any(task, plan).await;
+            if let Some(session) = &session {
+                prove_last_commit(plan, report, session).await?;
+            }
+        }
+        Ended::NotStarted | Ended::ShutDown | Ended::Following => {}
+    }
+    if !plan.place.in_place {
+        side_lines(task, plan, report);
+    }
+    Ok(())
+}
+
+async fn prove(
+    prepared: &Prepared,
+    report: &mut Report,
+    timeline: TimelineId,
+    fork: Lsn,
+    session: Option<&Session>,
+) -> Result<()> {
+    let plan = &prepared.plan;
+    let end = plan.target.end;
+    report.proofs.push(Proof {
+        what: "end of recovery".to_owned(),
+        planned: end.to_string(),
+        found: fork.to_string(),
+        holds: fork == end,
+    });
+    let highest = plan.recovery.as_ref().map_or(plan.target.timeline, |r| r.highest_timeline);
+    report.proofs.push(Proof {
+        what: "new timeline".to_owned(),
+        planned: format!("above {highest}"),
+        found: timeline.to_string(),
+        holds: timeline > highest,
+    });
+    match session {
+        Some(session) => prove_last_commit(plan, report, session).await,
+        None => {
+            report.notes.push("no role was let in to look at the last commit; its place was checked".to_owned());
+            Ok(())
+        }
+    }
+}
+
+async fn prove_last_commit(plan: &RestorePlan, report: &mut Report, session: &Session) -> Result<()> {
+    // PostgreSQL remembers the last commit or abort; only a later one than planned is wrong.
+    let Some(planned) = plan.target.last_kept else { return Ok(()) };
+    let Some(found) = session.last_replay_time().await? else { return Ok(()) };
+    report.proofs.push(Proof {
+        what: "time of the last transaction replayed".to_owned(),
+        planned: planned.at.postgres(),
+        found: found.postgres(),
+        holds: found >= planned.at,
+    });
+    Ok(())
+}
+
+/// `pg_switch_wal()` at once, then the history file and the switched segment must be in every required repository: until
+/// then the next loss of this host would go back to the old timeline.
+async fn archive_new_timeline(
+    task: &Task<'_>,
+    prepared: &Prepared,
+    report: &mut Report,
+    timeline: TimelineId,
+    fork: Lsn,
+    session: Option<Session>,
+) -> Result<()> {
+    let Some(session) = session else {
+        return Err(not_archived(task, "no role is let in that could switch WAL"));
+    };
+    let mode = session.setting("archive_mode").await?.unwrap_or_default();
+    if mode == "off" {
+        report.notes.push(
+            "archive_mode is off: the new timeline is not archived, and this cluster has no recovery from now on".to_owned(),
+        );
+        return Ok(());
+    }
+    task.progress.phase("archiving the new timeline");
+    session.switch_wal().await?;
+    let size = prepared.held.record.base()?.wal_segment_bytes;
+    let first = SegmentName::containing(timeline, fork, size);
+    let files = [WalFileName::History(timeline), WalFileName::Segment(first)];
+    let deadline = Deadline::after(ARCHIVED_WITHIN);
+    loop {
+        let mut missing = None;
+        for repository in prepared.archive.repositories.iter().filter(|r| r.required) {
+            for file in files {
+                let root = &prepared.wal.root;
+                let found =
+                    WalListing::load_file(&repository.name, &*repository.storage, root, file).await?;
+                if found.objects(file).is_empty() {
+                    missing = Some(format!("{file} in {}", repository.name));
+                }
+            }
+        }
+        match missing {
+            None => return Ok(()),
+            Some(what) if deadline.passed() => {
+                return Err(not_archived(task, &format!("{what} has not come within 10 minutes")));
+            }
+            Some(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+fn not_archived(task: &Task<'_>, why: &str) -> Error {
+    Error::new(Code::NotReady, format!("the cluster is restored and open, but its new timeline is not archived: {why}"))
+        .at(task.data_directory.display())
+        .hint(
+            "look at archive_command and pg_stat_archiver, run SELECT pg_switch_wal(), and check with `pgkeep window` that \
+             the new timeline is there: until then the loss of this host loses what is written now",
+        )
+}
+
+fn side_lines(task: &Task<'_>, plan: &RestorePlan, report: &mut Report) {
+    let dir = task.data_directory.display();
+    if let (Some(port), Some(socket)) = (plan.server.port, &plan.server.socket_dir) {
+        let user = connect::users(task).into_iter().next().unwrap_or_default();
+        report.connect = Some(format!("psql -h {} -p {port} -U {user} -d postgres", socket.display()));
+    }
+    report.ends_with = Some(format!("pgkeep restore discard --target-dir {dir}"));
+}
+
+/// Writes the report beside the data directory (in a side instance: into it), and, of a restore in place, to the
+/// repositories. Returns the Markdown's path. A repository that does not take it is a note, not a failure.
+pub async fn write_report(task: &Task<'_>, prepared: &Prepared, report: &mut Report) -> Result<PathBuf> {
+    if report.in_place {
+        let key = marks::report(&task.cluster.name, report.started_at, "incident");
+        let bytes = Bytes::from(documents::to_bytes(report)?);
+        for repository in &prepared.archive.repositories {
+            if let Err(e) = repository.storage.put(&key, bytes.clone()).await {
+                report.notes.push(format!("the report is not in repository {}: {e}", repository.name));
+            }
+        }
+    }
+    let stem = if report.in_place {
+        let mut name = task.data_directory.as_os_str().to_owned();
+        name.push(format!("_restore_{}", report.started_at.compact_seconds()));
+        PathBuf::from(name)
+    } else {
+        task.data_directory.join("pgkeep-report")
+    };
+    let markdown = stem.with_extension("md");
+    durable::atomic_replace(&stem.with_extension("json"), &documents::to_bytes(report)?, 0o600)?;
+    durable::atomic_replace(&markdown, report.markdown().as_bytes(), 0o600)?;
+    Ok(markdown)
+}
