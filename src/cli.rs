@@ -22,6 +22,7 @@ pub mod key;
 pub mod list;
 pub mod progress;
 pub mod report;
+pub mod restore;
 pub mod show;
 pub mod signals;
 pub mod table;
@@ -72,13 +73,14 @@ fn listens(command: &Command) -> bool {
     match command {
         Command::Config(_) | Command::Key(_) | Command::Wal(_) => false,
         Command::List(_) | Command::Show(_) | Command::Window(_) | Command::Init(_) => false,
-        Command::Backup(_) | Command::Check(_) => true,
+        Command::Backup(_) | Command::Check(_) | Command::Restore(_) => true,
     }
 }
 
 fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
     match command {
         Command::Backup(args) => backup::run(ctx, args),
+        Command::Restore(args) => restore::run(ctx, args),
         Command::Init(args) => init::run(ctx, args),
         Command::Check(args) => check::run(ctx, args),
         Command::Config(command) => config::run(ctx, command),

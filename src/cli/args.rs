@@ -48,6 +48,7 @@ pub enum Command {
     // Each command: a doc comment for `--help`, `Name(super::name::Args)`, and one line in `cli::dispatch`.
     Backup(super::backup::BackupArgs),
     Init(super::init::Args),
+    Restore(super::restore::Args),
     Check(super::check::Args),
     #[command(subcommand)]
     Config(super::config::Command),

@@ -287,9 +287,12 @@ fn conclude(ctx: &Context, executed: &Executed) -> Result<Outcome> {
 fn promote(ctx: &Context, place: &Where) -> Result<Outcome> {
     let config = ctx.load_config()?;
     let cluster = ctx.cluster(&config)?;
-    let done = ctx.block_on(ending::promote(&config, cluster, place.target_dir.as_deref(), &ctx.progress()))??;
+    let done =
+        ctx.block_on(ending::promote(&config, cluster, place.target_dir.as_deref(), &ctx.progress()))??;
     if ctx.json {
-        ctx.print_json(&json!({ "data_directory": done.data_directory, "timeline": done.timeline, "fork": done.fork }))?;
+        ctx.print_json(
+            &json!({ "data_directory": done.data_directory, "timeline": done.timeline, "fork": done.fork }),
+        )?;
     } else {
         ctx.print(&format!(
             "open for writing on timeline {}, which begins at lsn {}: {}",

@@ -74,7 +74,9 @@ impl Tools {
     /// True when the server would find this library by its name (`$libdir`).
     pub fn has_library(&self, name: &str) -> bool {
         let beside = self.bin_dir.parent().unwrap_or(Path::new("/"));
-        ["lib", "lib/postgresql", "lib64"].iter().any(|dir| beside.join(dir).join(format!("{name}.so")).exists())
+        ["lib", "lib/postgresql", "lib64"]
+            .iter()
+            .any(|dir| beside.join(dir).join(format!("{name}.so")).exists())
     }
     /// The variables that children need to find their libraries.
     pub fn env(&self) -> Vec<(&'static str, OsString)> {

@@ -85,7 +85,9 @@ async fn prove(
     match session {
         Some(session) => prove_last_commit(plan, report, session).await,
         None => {
-            report.notes.push("no role was let in to look at the last commit; its place was checked".to_owned());
+            report
+                .notes
+                .push("no role was let in to look at the last commit; its place was checked".to_owned());
             Ok(())
         }
     }
@@ -135,8 +137,7 @@ async fn archive_new_timeline(
         for repository in prepared.archive.repositories.iter().filter(|r| r.required) {
             for file in files {
                 let root = &prepared.wal.root;
-                let found =
-                    WalListing::load_file(&repository.name, &*repository.storage, root, file).await?;
+                let found = WalListing::load_file(&repository.name, &*repository.storage, root, file).await?;
                 if found.objects(file).is_empty() {
                     missing = Some(format!("{file} in {}", repository.name));
                 }

@@ -52,10 +52,16 @@ impl Archive {
         let trust = access::trust(config)?;
         let opened = configured::open_all(config, only, Patience::default()).await?;
         let (repositories, down) = opened.required().map_err(|e| {
-            e.while_doing("a restore needs the whole archive; `--repo NAME` restores from one repository alone")
+            e.while_doing(
+                "a restore needs the whole archive; `--repo NAME` restores from one repository alone",
+            )
         })?;
-        let mut archive =
-            Self { cluster: cluster.clone(), repositories: Vec::new(), backups: BTreeMap::new(), notes: Vec::new() };
+        let mut archive = Self {
+            cluster: cluster.clone(),
+            repositories: Vec::new(),
+            backups: BTreeMap::new(),
+            notes: Vec::new(),
+        };
         for (name, error) in down {
             archive.notes.push(format!("optional repository {name} is left out: {error}"));
         }
@@ -64,12 +70,15 @@ impl Archive {
                 Ok(catalog) => archive.take(repository, catalog),
                 Err(error) if repository.required => return Err(error),
                 Err(error) => {
-                    archive.notes.push(format!("optional repository {} is left out: {error}", repository.name));
+                    archive
+                        .notes
+                        .push(format!("optional repository {} is left out: {error}", repository.name));
                 }
             }
         }
         if archive.backups.is_empty() {
-            let names: Vec<_> = archive.repositories.iter().map(|r| r.storage.location().to_owned()).collect();
+            let names: Vec<_> =
+                archive.repositories.iter().map(|r| r.storage.location().to_owned()).collect();
             return Err(Error::new(Code::NoBackup, format!("there is no base backup of cluster {cluster}"))
                 .at(names.join(", "))
                 .hint("`pgkeep list` shows what there is; check --cluster and the repositories"));
@@ -97,7 +106,8 @@ impl Archive {
             }
         }
         for (key, error) in catalog.unreadable {
-            self.notes.push(format!("a backup's record in {} cannot be read: {key}: {error}", repository.name));
+            self.notes
+                .push(format!("a backup's record in {} cannot be read: {key}: {error}", repository.name));
         }
         self.repositories.push(repository);
     }

@@ -60,7 +60,10 @@ fn make(path: &Path) -> Result<()> {
 /// A separate pg_wal that an unfinished restore made: the one before it was moved aside.
 fn clear(directory: &Path) -> Result<()> {
     match std::fs::remove_dir_all(directory) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound && directory.read_dir().is_ok_and(|mut d| d.next().is_some()) => {
+        Err(e)
+            if e.kind() != std::io::ErrorKind::NotFound
+                && directory.read_dir().is_ok_and(|mut d| d.next().is_some()) =>
+        {
             Err(Error::io("cannot clear the WAL directory", directory, e))
         }
         _ => Ok(()),
@@ -80,7 +83,8 @@ pub fn equip(plan: &RestorePlan, side: Option<&SideFiles>) -> Result<()> {
     if let Some(recovery) = &plan.recovery {
         durable::atomic_replace(&data.join(PLAN_FILE), &recovery.to_json()?, 0o600)?;
     }
-    let add: Vec<(&str, String)> = plan.server.settings.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
+    let add: Vec<(&str, String)> =
+        plan.server.settings.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
     conf::edit_file(&data.join("postgresql.auto.conf"), &conf::RECOVERY_SETTINGS, &add, "recovery")?;
     let (signal, other) = if plan.server.standby {
         ("standby.signal", "recovery.signal")
@@ -123,7 +127,8 @@ fn side_files(data: &Path, plan: &RestorePlan, side: &SideFiles) -> Result<()> {
 /// The restored `pg_control`, before it has its name.
 pub fn control_later(data: &Path) -> Result<ControlFile> {
     let path = data.join(CONTROL_LATER);
-    let bytes = std::fs::read(&path).map_err(|e| Error::io("cannot read the restored pg_control", &path, e))?;
+    let bytes =
+        std::fs::read(&path).map_err(|e| Error::io("cannot read the restored pg_control", &path, e))?;
     ControlFile::parse(&bytes).map_err(|e| e.at(path.display()))
 }
 

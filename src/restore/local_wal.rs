@@ -135,9 +135,8 @@ fn local_segment(
 }
 
 fn is_what_it_says(bytes: &[u8], segment: SegmentName, size: SegmentSize, system: SystemId) -> bool {
-    PageHeader::parse(bytes).is_some_and(|h| {
-        h.address == segment.start(size) && h.identity.is_some_and(|i| i.system == system)
-    })
+    PageHeader::parse(bytes)
+        .is_some_and(|h| h.address == segment.start(size) && h.identity.is_some_and(|i| i.system == system))
 }
 
 fn digest(bytes: &[u8]) -> Digest {

@@ -58,7 +58,8 @@ pub fn clear_leftover(data_directory: &Path) -> Result<()> {
         }
         let kind = entry.file_type().map_err(failed)?;
         let path = entry.path();
-        if kind.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }.map_err(failed)?;
+        if kind.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }
+            .map_err(failed)?;
     }
     Ok(())
 }

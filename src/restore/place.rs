@@ -15,7 +15,10 @@ pub enum DirectoryState {
     Absent,
     Empty,
     /// What an earlier, unfinished restore of pgkeep left; it cannot be started.
-    Leftover { plan: String, filled: Vec<PathBuf> },
+    Leftover {
+        plan: String,
+        filled: Vec<PathBuf>,
+    },
     Cluster {
         system: SystemId,
         major: PgMajor,

@@ -91,7 +91,8 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
     }
     let index = index::read(task, &archive, &held).await?;
     let major = held.record.major().unwrap_or(PgMajor(0));
-    let tools = Tools::find(major, task.cluster.bin_directory.as_deref(), running_program(task).as_deref()).await?;
+    let tools =
+        Tools::find(major, task.cluster.bin_directory.as_deref(), running_program(task).as_deref()).await?;
     let (place, service) = look(task, &state, &held, &located, &index, &tools).await?;
     place::refuse(task.request, system, major, &place)?;
     if let Some(service) = &service {
@@ -237,7 +238,9 @@ fn fitting(
             format!("no base backup can be recovered along timeline {}", path.target()),
         )
         .at(reasons.join("; "))
-        .hint("`pgkeep window` shows what can be recovered on each timeline; `--timeline N` chooses another"));
+        .hint(
+            "`pgkeep window` shows what can be recovered on each timeline; `--timeline N` chooses another",
+        ));
     }
     Ok((usable.fitting, usable.passed_over))
 }
@@ -281,7 +284,8 @@ async fn later_elsewhere(
         if path.leg(timeline).is_some() && beyond.is_none() {
             continue;
         }
-        let Some((last, _)) = wal.listing.segments(timeline).filter(|(s, _)| wal.listing.has_segment(*s)).last()
+        let Some((last, _)) =
+            wal.listing.segments(timeline).filter(|(s, _)| wal.listing.has_segment(*s)).last()
         else {
             continue;
         };
@@ -325,8 +329,14 @@ async fn look(
     let homes: Vec<PathBuf> =
         tablespaces::directories(&spread.tablespaces).map(|(_, path, _)| path.clone()).collect();
     let version = index::version_directory(index);
-    let mut facts =
-        survey::facts(&task.data_directory, state.clone(), &task.owner, &homes, version.as_deref(), in_place)?;
+    let mut facts = survey::facts(
+        &task.data_directory,
+        state.clone(),
+        &task.owner,
+        &homes,
+        version.as_deref(),
+        in_place,
+    )?;
     facts.member_bytes = index::bytes_by_tablespace(index);
     survey::refuse_used_homes(task.request, &homes, &facts)?;
     if !in_place {
@@ -335,7 +345,8 @@ async fn look(
         return Ok((facts, None));
     }
     let service = survey::service(task.cluster, &task.data_directory, &task.owner, tools).await?;
-    facts.running = service.running().await?.map(|s| format!("PostgreSQL in {}", s.label(&task.data_directory)));
+    facts.running =
+        service.running().await?.map(|s| format!("PostgreSQL in {}", s.label(&task.data_directory)));
     facts.service = service.describe();
     Ok((facts, Some(service)))
 }

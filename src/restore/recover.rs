@@ -37,7 +37,10 @@ const OPTIONAL_GRACE: Duration = Duration::from_secs(5);
 pub enum Ended {
     NotStarted,
     /// Open for writing on a timeline of its own, which begins at `fork`.
-    Promoted { timeline: TimelineId, fork: Lsn },
+    Promoted {
+        timeline: TimelineId,
+        fork: Lsn,
+    },
     Paused,
     ShutDown,
     /// A standby: it follows its primary from now on.
@@ -52,8 +55,7 @@ enum Server {
 
 impl Server {
     fn start_side(task: &Task<'_>, prepared: &Prepared) -> Result<Self> {
-        let options =
-            StartOptions { settings: Vec::new(), log_file: task.data_directory.join(SIDE_LOG) };
+        let options = StartOptions { settings: Vec::new(), log_file: task.data_directory.join(SIDE_LOG) };
         let instance = Instance::start(&prepared.tools, &task.data_directory, &task.owner, &options)?;
         Ok(Self::Side(Box::new(instance)))
     }
@@ -165,7 +167,9 @@ async fn follow(
                 }
                 return Err(died(data, server));
             }
-            ServerState::Open | ServerState::Recovering if plan.server.standby => return Ok(Ended::Following),
+            ServerState::Open | ServerState::Recovering if plan.server.standby => {
+                return Ok(Ended::Following);
+            }
             ServerState::Open => {
                 if let Some(ended) = open(task, plan, server).await? {
                     return Ok(ended);
@@ -198,7 +202,9 @@ async fn open(task: &Task<'_>, plan: &RestorePlan, server: &Server) -> Result<Op
 
 fn died(data: &Path, server: &Server) -> Error {
     let tail = server.log().map(|log| log_tail(&log)).unwrap_or_default();
-    let log = server.log().map_or_else(|| "the server's log says more".to_owned(), |l| format!("its log: {}", l.display()));
+    let log = server
+        .log()
+        .map_or_else(|| "the server's log says more".to_owned(), |l| format!("its log: {}", l.display()));
     Error::new(Code::RecoveryFailed, format!("recovery did not come to its end: {}", last_words(&tail)))
         .at(data.display())
         .hint(log)
@@ -219,7 +225,8 @@ pub fn new_timeline(data: &Path) -> Result<(TimelineId, Lsn)> {
         Error::new(Code::RecoveryFailed, "the promoted server has no history file").at(directory.display())
     })?;
     let path = directory.join(WalFileName::History(timeline).to_string());
-    let bytes = std::fs::read(&path).map_err(|e| Error::io("cannot read the new timeline's history", &path, e))?;
+    let bytes =
+        std::fs::read(&path).map_err(|e| Error::io("cannot read the new timeline's history", &path, e))?;
     let history = History::parse(timeline, &bytes)?;
     let fork = history.fork().map_or(Lsn::ZERO, |ancestor| ancestor.switch);
     Ok((timeline, fork))

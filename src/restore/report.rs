@@ -118,7 +118,8 @@ impl Report {
         line(format!("* Data directory: {}", self.data_directory.display()));
         line(format!("* System identifier: {}", self.system_identifier));
         line(format!("* WAL replayed: {} to {}", self.wal_from, self.wal_to));
-        let kept = self.last_commit_kept.map_or_else(|| "none after the backup".to_owned(), |c| c.to_string());
+        let kept =
+            self.last_commit_kept.map_or_else(|| "none after the backup".to_owned(), |c| c.to_string());
         line(format!("* Last commit kept: {kept}"));
         line("\n## What was left out\n".to_owned());
         if self.lost.bytes() == 0 {
@@ -159,11 +160,15 @@ impl Report {
     /// One sentence.
     pub fn result(&self) -> String {
         match &self.ended {
-            Ended::NotStarted => "restored, not started: recovery begins when PostgreSQL is started".to_owned(),
+            Ended::NotStarted => {
+                "restored, not started: recovery begins when PostgreSQL is started".to_owned()
+            }
             Ended::Promoted { timeline, fork } => {
                 format!("recovered to lsn {fork} and open for writing on timeline {timeline}")
             }
-            Ended::Paused => format!("recovered and {}d at the target, open for reading", Action::Pause.as_str()),
+            Ended::Paused => {
+                format!("recovered and {}d at the target, open for reading", Action::Pause.as_str())
+            }
             Ended::ShutDown => "recovered and shut down at the target".to_owned(),
             Ended::Following => "running as a standby".to_owned(),
         }

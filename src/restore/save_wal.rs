@@ -10,9 +10,9 @@ use super::local_wal::{self, LocalFile};
 use super::prepare::{Prepared, Task};
 use crate::error::Result;
 use crate::model::{SegmentSize, SystemId};
+use crate::repository::Repository;
 use crate::repository::access;
 use crate::repository::wal_object::{Placed, Plain, Sealer, store};
-use crate::repository::Repository;
 
 /// Lists anew, stores what is missing in every repository, and returns what was saved.
 pub async fn run(
@@ -51,9 +51,14 @@ async fn save(
         match placed {
             Ok(Placed::Written(_) | Placed::AlreadyThere) => {}
             Err(e) if targets.iter().any(|r| r.required && r.name == name) => {
-                return Err(e.while_doing(format!("cannot archive {} before it is moved aside", file.path.display())));
+                return Err(e.while_doing(format!(
+                    "cannot archive {} before it is moved aside",
+                    file.path.display()
+                )));
             }
-            Err(error) => tracing::warn!(repository = %name, %error, "an optional repository lacks saved WAL"),
+            Err(error) => {
+                tracing::warn!(repository = %name, %error, "an optional repository lacks saved WAL")
+            }
         }
     }
     Ok(())

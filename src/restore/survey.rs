@@ -33,13 +33,15 @@ pub async fn data_directory_of(place: &Place, cluster: &ClusterConfig) -> Result
     let asked = async { crate::postgres::connect(&cluster.connection).await?.facts().await };
     match asked.await {
         Ok(facts) => Ok(facts.data_directory),
-        Err(e) => Err(Error::new(Code::Config, "the server does not answer, and no data directory is configured")
-            .at(format!("cluster {}", cluster.name))
-            .hint(format!(
-                "set data_directory in [cluster.{}]: it is what a restore in place replaces",
-                cluster.name
-            ))
-            .because(e)),
+        Err(e) => {
+            Err(Error::new(Code::Config, "the server does not answer, and no data directory is configured")
+                .at(format!("cluster {}", cluster.name))
+                .hint(format!(
+                    "set data_directory in [cluster.{}]: it is what a restore in place replaces",
+                    cluster.name
+                ))
+                .because(e))
+        }
     }
 }
 
@@ -55,8 +57,11 @@ pub fn owner(data_directory: &Path) -> Result<Owner> {
     if !current.uid.is_root() {
         return Ok(current);
     }
-    Owner::named("postgres")
-        .map_err(|e| e.hint("PostgreSQL does not run as root: run pgkeep as the server's user, or make the user `postgres`"))
+    Owner::named("postgres").map_err(|e| {
+        e.hint(
+            "PostgreSQL does not run as root: run pgkeep as the server's user, or make the user `postgres`",
+        )
+    })
 }
 
 /// What the data directory is.
@@ -108,7 +113,12 @@ fn bytes_below(directory: &Path) -> u64 {
 }
 
 /// The manager of the server in the data directory, for a restore in place.
-pub async fn service(cluster: &ClusterConfig, data_directory: &Path, owner: &Owner, tools: &Tools) -> Result<Service> {
+pub async fn service(
+    cluster: &ClusterConfig,
+    data_directory: &Path,
+    owner: &Owner,
+    tools: &Tools,
+) -> Result<Service> {
     let commands = service::Commands {
         stop: cluster.service.stop.clone(),
         start: cluster.service.start.clone(),
@@ -179,12 +189,16 @@ pub fn refuse_used_homes(request: &Request, homes: &[PathBuf], facts: &PlaceFact
         let used = std::fs::read_dir(home).is_ok_and(|mut entries| entries.next().is_some());
         let theirs = facts.version_directories.iter().any(|v| v.starts_with(home));
         let leftover = matches!(facts.state, DirectoryState::Leftover { .. });
-        let ours = request.place == Place::InPlace && theirs || home.starts_with(&facts.data_directory) || leftover;
+        let ours =
+            request.place == Place::InPlace && theirs || home.starts_with(&facts.data_directory) || leftover;
         let mapped = request.map.values().any(|m| m == home);
         if used && !ours && (mapped || request.place != Place::InPlace) {
-            return Err(Error::new(Code::NotEmpty, "a directory that a tablespace is mapped to is not empty")
-                .at(home.display())
-                .hint("map it to a directory that is empty or does not exist"));
+            return Err(Error::new(
+                Code::NotEmpty,
+                "a directory that a tablespace is mapped to is not empty",
+            )
+            .at(home.display())
+            .hint("map it to a directory that is empty or does not exist"));
         }
     }
     Ok(())
@@ -196,9 +210,11 @@ fn disk(path: &Path) -> Result<Disk> {
     while !there.exists() {
         there = there.parent().unwrap_or(Path::new("/"));
     }
-    let device = std::fs::metadata(there).map_err(|e| Error::io("cannot look at the file system", there, e))?.dev();
-    let stat = statvfs(there)
-        .map_err(|e| Error::new(Code::Io, "cannot ask the file system for its room").at(there.display()).because(e))?;
+    let device =
+        std::fs::metadata(there).map_err(|e| Error::io("cannot look at the file system", there, e))?.dev();
+    let stat = statvfs(there).map_err(|e| {
+        Error::new(Code::Io, "cannot ask the file system for its room").at(there.display()).because(e)
+    })?;
     let available = stat.blocks_available().saturating_mul(stat.fragment_size());
     Ok(Disk { path: path.to_path_buf(), device, available })
 }

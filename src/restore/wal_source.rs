@@ -68,13 +68,10 @@ impl Files<'_> {
     async fn heads(&self, segment: SegmentName, heads: &[HeadRange]) -> Result<Vec<u8>> {
         let mut bytes: Vec<u8> = Vec::new();
         for range in heads {
-            let object = self
-                .wal
-                .listing
-                .heads(segment)
-                .iter()
-                .find(|h| HeadRange::from(*h) == *range)
-                .ok_or_else(|| Error::new(Code::ObjectMissing, "a head has left the archive").at(segment))?;
+            let object =
+                self.wal.listing.heads(segment).iter().find(|h| HeadRange::from(*h) == *range).ok_or_else(
+                    || Error::new(Code::ObjectMissing, "a head has left the archive").at(segment),
+                )?;
             let head = self.copies(&object.copies, object.digest).await?;
             let from = usize::try_from(range.from).unwrap_or(usize::MAX);
             let known = bytes.len().saturating_sub(from).min(head.len());
