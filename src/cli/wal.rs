@@ -6,6 +6,7 @@
 //! than a single-threaded runtime, and a runtime is left without waiting for threads that hang in a dead file system.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use std::ffi::OsString;
 
@@ -17,6 +18,9 @@ use super::report;
 use crate::archive::{fetch, push};
 use crate::error::{Code, Error, Result};
 use crate::util::{clock, failpoint};
+
+/// Threads get so long to remove what they have begun; one that hangs in a dead file system is left.
+const LEAVING: Duration = Duration::from_millis(300);
 
 /// Archives and fetches WAL.
 #[derive(Debug, Subcommand)]
@@ -63,7 +67,7 @@ fn run_push(ctx: &Context, args: &PushArgs) -> Result<Outcome> {
     };
     let runtime = ctx.light_runtime()?;
     let pushed = runtime.block_on(push::run(request));
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(LEAVING);
     let pushed = pushed?;
     let name = pushed.name;
     if let Some((lsn, why)) = &pushed.damage {
@@ -124,7 +128,7 @@ fn run_fetch(ctx: &Context, args: &FetchArgs) -> Result<fetch::Fetched> {
     };
     let runtime = ctx.light_runtime()?;
     let fetched = fetch::run(&request, &runtime);
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(LEAVING);
     fetched
 }
 

@@ -15,6 +15,7 @@ mod postgres_session;
 mod storage_conformance;
 mod storage_s3;
 mod support;
+mod wal_fetch;
 mod wal_place;
 mod wal_push;
 mod wal_reader;
