@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::Subject;
 use super::findings::Findings;
 use crate::cli::catalogs;
+use crate::cli::init::archiving;
 use crate::config::EncryptionConfig;
 use crate::error::{Code, Error, Result};
 use crate::model::{Digest, Lsn, SegmentName, WalFileName};
@@ -47,6 +48,14 @@ pub async fn round_trip(
     }
     if !matches!(facts.archive_mode(), "on" | "always") {
         findings.fail("archive", "no segment was sent: archive_mode is off", "see `settings` above");
+        return;
+    }
+    if !archiving::is_ours(facts.archive_command()) {
+        findings.fail(
+            "archive",
+            "no segment was sent: archive_command is not pgkeep's",
+            "see `settings` above",
+        );
         return;
     }
     let begun = crate::util::clock::Stopwatch::start();

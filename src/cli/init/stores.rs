@@ -1,6 +1,8 @@
 //! The repositories' own entries: `pgkeep.json`, the cluster, the system identifier. A required repository that does
 //! not answer stops the work; an optional one is said and made the next time.
 
+use std::path::Path;
+
 use crate::cli::context::Context;
 use crate::config::{Config, RepositoryConfig};
 use crate::error::{Code, Error, Result};
@@ -9,7 +11,7 @@ use crate::postgres::facts::ServerFacts;
 use crate::repository::configured::{self, Patience};
 use crate::repository::{Repository, SystemDocument, add_cluster, add_system, create, keys};
 use crate::storage::Storage;
-use crate::util::clock;
+use crate::util::{clock, durable};
 
 use super::places::Places;
 
@@ -50,7 +52,7 @@ async fn one(
     let mut made = Vec::new();
     let storage = configured::open_store(config, Patience::default()).await?;
     if storage.head(keys::ROOT).await?.is_none() {
-        refuse_foreign(&*storage).await?;
+        refuse_foreign(config, &*storage).await?;
         create(&*storage, &format!("{:032x}", rand::random::<u128>()), clock::now()).await?;
         made.push(format!("repository {}: {}", config.name, storage.location()));
     }
@@ -70,13 +72,24 @@ async fn one(
 }
 
 /// A root that holds something else is somebody else's: a wrong bucket, a home directory.
-async fn refuse_foreign(storage: &dyn Storage) -> Result<()> {
-    let there: Vec<String> =
-        storage.list_dirs("").await?.into_iter().filter(|name| name != "lost+found").collect();
+async fn refuse_foreign(config: &RepositoryConfig, storage: &dyn Storage) -> Result<()> {
+    let mut there = match config.store.directory() {
+        Some(root) => names_in(&root)?,
+        None => storage.list_dirs("").await?,
+    };
+    there.retain(|name| name != "lost+found");
     if there.is_empty() {
         return Ok(());
     }
+    there.truncate(5);
     Err(Error::new(Code::NotEmpty, format!("there is something else here already: {}", there.join(", ")))
         .at(storage.location())
         .hint("give pgkeep a directory or a prefix of its own"))
+}
+
+fn names_in(root: &Path) -> Result<Vec<String>> {
+    let cannot = |e| Error::io("cannot look into the directory", root, e);
+    let entries = std::fs::read_dir(root).map_err(cannot)?;
+    let names = entries.map(|e| e.map(|e| e.file_name().to_string_lossy().into_owned()).map_err(cannot));
+    names.filter(|name| !name.as_ref().is_ok_and(|n| durable::is_temporary(n.as_ref()))).collect()
 }
