@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod cli_setup;
+mod backup_full;
 mod control_file;
 mod harness;
 mod postgres_instance;
