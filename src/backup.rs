@@ -22,6 +22,7 @@
 
 mod archiving;
 mod copy;
+mod epilogue;
 mod file;
 mod finish;
 mod full;

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::full::FullRequest;
+use super::preflight::Ready;
 use crate::error::{Code, Error, Result};
-use crate::model::{RepoName, SegmentName, TimelineId, WalFileName};
+use crate::model::{Lsn, RepoName, SegmentName, SegmentSize, TimelineId, WalFileName};
 use crate::postgres::{ArchiverState, ServerFacts, Session};
 use crate::repository::Repository;
 use crate::repository::keys::wal::WalRoot;
@@ -30,10 +32,20 @@ pub(super) struct Watch<'a> {
     pub(super) root: &'a WalRoot,
     /// The server that archives; None when it cannot be asked.
     pub(super) archiver: Option<&'a Session>,
+    /// What it said before the segments were asked for.
+    pub(super) before: Option<ArchiverState>,
     pub(super) cancel: &'a CancellationToken,
     pub(super) progress: &'a dyn Progress,
     /// What a person can do, when the wait fails.
     pub(super) hint: &'a str,
+}
+
+/// What the archiving server says now; for [`Watch::before`].
+pub(super) async fn state(archiver: Option<&Session>) -> Result<Option<ArchiverState>> {
+    match archiver {
+        Some(session) => session.archiver().await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Refuses a server whose settings archive nothing.
@@ -59,12 +71,12 @@ pub(super) fn check_settings(facts: &ServerFacts) -> Result<()> {
 }
 
 /// Closes the current segment on the primary and says which one was closed last.
-pub(super) async fn force_switch(primary: &Session, size: crate::model::SegmentSize) -> Result<SegmentName> {
+pub(super) async fn force_switch(primary: &Session, size: SegmentSize) -> Result<SegmentName> {
     // A switch in an untouched segment does nothing and answers with its beginning, so that the byte before the
     // answer lies in the newest closed segment in both cases.
     let end = primary.switch_wal().await?;
     let timeline = primary.timeline().await?;
-    let last = crate::model::Lsn(end.0.saturating_sub(1));
+    let last = Lsn(end.0.saturating_sub(1));
     Ok(SegmentName::containing(timeline, last, size))
 }
 
@@ -117,10 +129,6 @@ pub(super) async fn wait_for(
     histories: &[TimelineId],
     watch: &Watch<'_>,
 ) -> Result<()> {
-    let before = match watch.archiver {
-        Some(session) => Some(session.archiver().await?),
-        None => None,
-    };
     let mut left: Vec<(RepoName, usize)> = Vec::new();
     let mut stalled = Deadline::after(STALLED);
     let mut pause = FIRST_PAUSE;
@@ -144,7 +152,7 @@ pub(super) async fn wait_for(
             stalled = Deadline::after(STALLED);
             left = now_left;
         }
-        if let (Some(before), Some(session)) = (&before, watch.archiver) {
+        if let (Some(before), Some(session)) = (&watch.before, watch.archiver) {
             let now = session.archiver().await?;
             refuse_failing(before, &now, &name, watch)?;
         }
@@ -188,7 +196,7 @@ fn refuse_failing(
     .hint("the server's log has its message; run the command by hand, or `pgkeep check`"))
 }
 
-/// Which of `repositories` hold everything, looking once more after `patience`.
+/// Ok when the repository holds everything, at the latest after `patience`.
 pub(super) async fn holds(
     repository: &Repository,
     wanted: &[SegmentName],
@@ -212,5 +220,44 @@ pub(super) async fn holds(
             .at(repository.storage.location()));
         }
         tokio::time::sleep(FIRST_PAUSE).await;
+    }
+}
+
+/// Hours of copying for nothing are avoided by seeing one segment arrive first.
+pub(super) async fn prove(request: &FullRequest<'_>, ready: &Ready) -> Result<()> {
+    request.progress.phase("proving that archiving works");
+    let size = ready.facts.wal_segment_size;
+    let before = state(ready.lock.primary.as_ref()).await?;
+    let segment = if let Some(primary) = &ready.lock.primary {
+        force_switch(primary, size).await?
+    } else {
+        // The segment before the one being replayed is closed; if the archive has it, archiving works.
+        let replayed = ready.session.position().await?;
+        let closed = Lsn(replayed.0.saturating_sub(size.bytes()));
+        SegmentName::containing(ready.facts.timeline, closed, size)
+    };
+    let watch = Watch {
+        root: &ready.wal_root,
+        archiver: ready.lock.primary.as_ref(),
+        before,
+        cancel: &request.cancel,
+        progress: &*request.progress,
+        hint: hint(&ready.facts, ready.lock.primary.is_some()),
+    };
+    wait_for(&ready.targets.required(), &[segment], &[], &watch)
+        .await
+        .map_err(|e| e.while_doing("archiving does not work, so a backup would be worthless"))
+}
+
+pub(super) fn hint(facts: &ServerFacts, primary: bool) -> &'static str {
+    match (facts.in_recovery, primary) {
+        (false, _) => "look at archive_command and the server's log; `pgkeep check` proves the whole way",
+        (true, true) => {
+            "look at archive_command and the log of the primary; `pgkeep check` there proves the way"
+        }
+        (true, false) => {
+            "set `primary` in this cluster's configuration, so that a segment switch can be asked of the primary; \
+             without it only archive_timeout ends a quiet primary's segment"
+        }
     }
 }

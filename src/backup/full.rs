@@ -8,21 +8,18 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::archiving::{self, Watch};
-use super::copy::{self, CopyJob, CopyResult, Destination};
-use super::finish::{self, ControlCopy, Finish};
-use super::outside;
-use super::pages;
+use super::copy::{self, CopyJob, Destination};
+use super::epilogue::{Copied, Done, Epilogue};
+use super::finish;
 use super::preflight::{self, Ready};
 use super::publish::{self, FullReport, RepositoryResult};
 use super::walrange::WalNeeded;
 use crate::config::{ClusterConfig, Config};
 use crate::error::{Code, Error, Result};
 use crate::model::{BackupId, BackupKind, Lsn, RepoName, Timestamp};
-use crate::postgres::facts::STANDBY_SETTINGS;
-use crate::postgres::{self, BackupSession, BackupStop, Scan, ServerFacts};
+use crate::postgres::{self, BackupSession, Scan, ServerFacts};
 use crate::repository::documents::FORMAT;
-use crate::repository::manifest::Manifest;
-use crate::repository::record::{BackupRecord, BaseBackup, ObjectEntry, PageErrors, TablespaceEntry};
+use crate::repository::record::{BackupRecord, BaseBackup, TablespaceEntry};
 use crate::util::clock::{Clock, Stopwatch};
 use crate::util::progress::Progress;
 use crate::util::{failpoint, host};
@@ -55,7 +52,7 @@ pub(super) fn cancelled() -> Error {
 pub async fn full(request: FullRequest<'_>) -> Result<FullReport> {
     let watch = Stopwatch::start();
     let ready = preflight::run(&request).await?;
-    prove_archiving(&request, &ready).await?;
+    archiving::prove(&request, &ready).await?;
 
     let started_at = request.clock.now();
     let id = BackupId::new(started_at, BackupKind::Full, rand::random());
@@ -83,6 +80,7 @@ pub async fn full(request: FullRequest<'_>) -> Result<FullReport> {
     };
     failpoint::reach("backup-after-start")?;
     let copied = run.copy(&backup).await?;
+    run.go_on()?;
     let done = run.stop_and_finish(backup, copied).await?;
 
     request.progress.phase("waiting for the WAL of the backup");
@@ -92,20 +90,9 @@ pub async fn full(request: FullRequest<'_>) -> Result<FullReport> {
     publish::drop_those_without_wal(targets, &ready.wal_root, &segments, &histories).await;
 
     let record = run.record(&done, &segments)?;
+    run.go_on()?;
     publish::publish(targets, &record, &ready.host_key, request.clock.now()).await?;
     Ok(run.report(record, &done, ready.warnings, watch.elapsed()))
-}
-
-/// A copy that was completed and stopped.
-struct Done {
-    stop: BackupStop,
-    wal: WalNeeded,
-    objects: Vec<ObjectEntry>,
-    page_errors: Vec<PageErrors>,
-    bytes_raw: u64,
-    files: usize,
-    vanished: u64,
-    tablespaces: Vec<TablespaceEntry>,
 }
 
 struct Run<'a> {
@@ -117,13 +104,12 @@ struct Run<'a> {
     started_at: Timestamp,
 }
 
-struct Copied {
-    scan: Scan,
-    result: CopyResult,
-    control: ControlCopy,
-}
-
 impl Run<'_> {
+    /// Between the steps: did somebody ask us to stop?
+    fn go_on(&self) -> Result<()> {
+        if self.request.cancel.is_cancelled() { Err(cancelled()) } else { Ok(()) }
+    }
+
     /// Lists and copies the files while the session stays in use, then reads `pg_control`.
     async fn copy(&self, backup: &BackupSession) -> Result<Copied> {
         let request = self.request;
@@ -227,6 +213,7 @@ impl Run<'_> {
         wal: &WalNeeded,
     ) -> Result<()> {
         let request = self.request;
+        let before = archiving::state(lock.primary.as_ref()).await?;
         if self.facts.in_recovery
             && let Some(primary) = &lock.primary
         {
@@ -237,9 +224,10 @@ impl Run<'_> {
         let watch = Watch {
             root,
             archiver: lock.primary.as_ref(),
+            before,
             cancel: &request.cancel,
             progress: &*request.progress,
-            hint: hint(&self.facts, lock.primary.is_some()),
+            hint: archiving::hint(&self.facts, lock.primary.is_some()),
         };
         let required = self.destination.targets.required();
         archiving::wait_for(&required, &wal.segments(), &wal.histories(), &watch).await.map_err(|e| {
@@ -295,118 +283,6 @@ impl Run<'_> {
         repositories
             .extend(dropped.into_iter().map(|(name, why)| RepositoryResult { name, published: Err(why) }));
         FullReport { record, repositories, warnings, took, vanished: done.vanished, files: done.files }
-    }
-}
-
-/// What is written after the stop, on a blocking thread.
-struct Epilogue {
-    destination: Arc<Destination>,
-    metadata: crate::codec::Protection,
-    data_directory: std::path::PathBuf,
-    facts: ServerFacts,
-    stop: BackupStop,
-    wal: WalNeeded,
-    copied: Copied,
-    tablespaces: Vec<TablespaceEntry>,
-    now: Timestamp,
-}
-
-impl Epilogue {
-    fn run(self) -> Result<Done> {
-        let Copied { scan, result: mut copied, control } = self.copied;
-        let finish = Finish {
-            destination: &self.destination,
-            metadata: &self.metadata,
-            data_directory: &self.data_directory,
-            stop: &self.stop,
-            control: &control,
-            now: self.now,
-        };
-        finish::last_pack(&finish, &mut copied)?;
-        let page_errors = pages::damage(&copied.suspects, self.wal.start, self.wal.stop);
-        failpoint::reach("backup-before-manifest")?;
-        copied.files.sort_by(|a, b| a.name.cmp(&b.name));
-        let manifest = Manifest {
-            system_identifier: Manifest::system_identifier_for(
-                self.facts.major,
-                self.facts.system_identifier,
-            ),
-            files: std::mem::take(&mut copied.files),
-            wal_ranges: self.wal.ranges(),
-        };
-        let mut objects: Vec<ObjectEntry> = copied.packs.iter().map(|p| p.entry.clone()).collect();
-        objects.push(finish::manifest(&finish, &manifest)?);
-        objects.push(finish::index(&finish, &copied.packs, kept_settings(&self.facts), &page_errors)?);
-        let outside = outside::files(&self.facts, &self.data_directory, &scan)?;
-        objects.extend(finish::configuration(&finish, &outside)?);
-        Ok(Done {
-            bytes_raw: manifest.files.iter().map(|f| f.size).sum(),
-            files: manifest.files.len(),
-            vanished: copied.vanished,
-            stop: self.stop,
-            wal: self.wal,
-            objects,
-            page_errors,
-            tablespaces: self.tablespaces,
-        })
-    }
-}
-
-/// Settings that a restore on another host has to know.
-fn kept_settings(facts: &ServerFacts) -> BTreeMap<String, String> {
-    const MORE: [&str; 12] = [
-        "server_version",
-        "data_directory",
-        "config_file",
-        "hba_file",
-        "ident_file",
-        "shared_preload_libraries",
-        "wal_level",
-        "hot_standby",
-        "wal_segment_size",
-        "data_checksums",
-        "port",
-        "unix_socket_directories",
-    ];
-    let kept = STANDBY_SETTINGS.into_iter().chain(MORE);
-    kept.map(|name| (name.to_owned(), facts.setting(name).to_owned())).collect()
-}
-
-/// Hours of copying for nothing are avoided by seeing one segment arrive first.
-async fn prove_archiving(request: &FullRequest<'_>, ready: &Ready) -> Result<()> {
-    request.progress.phase("proving that archiving works");
-    let size = ready.facts.wal_segment_size;
-    let segment = match &ready.lock.primary {
-        Some(primary) => archiving::force_switch(primary, size).await?,
-        None => {
-            // The segment before the one being replayed is closed; if the archive has it, archiving works.
-            let replayed = ready.session.position().await?;
-            let before = Lsn(replayed.0.saturating_sub(size.bytes()));
-            crate::model::SegmentName::containing(ready.facts.timeline, before, size)
-        }
-    };
-    let watch = Watch {
-        root: &ready.wal_root,
-        archiver: ready.lock.primary.as_ref(),
-        cancel: &request.cancel,
-        progress: &*request.progress,
-        hint: hint(&ready.facts, ready.lock.primary.is_some()),
-    };
-    archiving::wait_for(&ready.targets.required(), &[segment], &[], &watch)
-        .await
-        .map_err(|e| e.while_doing("archiving does not work, so a backup would be worthless"))
-}
-
-fn hint(facts: &ServerFacts, primary: bool) -> &'static str {
-    match (facts.in_recovery, primary) {
-        (false, _) => "look at archive_command and the server's log; `pgkeep check` proves the whole way",
-        (true, true) => {
-            "look at archive_command and the log of the primary; `pgkeep check` there proves the way"
-        }
-        (true, false) => {
-            "set `primary` in this cluster's configuration, so that a segment switch can be asked of the primary; \
-             without it only archive_timeout ends a quiet primary's segment"
-        }
     }
 }
 

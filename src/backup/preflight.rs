@@ -63,7 +63,10 @@ pub(super) async fn run(request: &FullRequest<'_>) -> Result<Ready> {
 
     let targets = repositories(request, &facts).await?;
     let lock = lock::take(request.cluster, &facts).await?;
-    warnings.extend(lock.note.clone());
+    if let Some(note) = &lock.note {
+        request.progress.note(note);
+        warnings.push(note.clone());
+    }
     // Under the lock, nobody else's running backup can be taken for a leftover.
     leftovers(request, &targets, &mut warnings).await?;
     let wal_root = keys::wal::WalRoot::new(&request.cluster.name, facts.system_identifier);

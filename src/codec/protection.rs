@@ -99,9 +99,11 @@ impl Protection {
 pub(super) fn is_encrypted(key: &str) -> Result<bool> {
     // A healed object's key has its digest after the suffix, a continued one its part number.
     let stem = key.split_once(".healed-").map_or(key, |(stem, _)| stem);
-    if stem.ends_with(".zst.age") {
+    let mut suffixes = stem.rsplit('.');
+    let last_two = (suffixes.next(), suffixes.next());
+    if last_two == (Some("age"), Some("zst")) {
         Ok(true)
-    } else if stem.ends_with(".zst") {
+    } else if last_two.0 == Some("zst") {
         Ok(false)
     } else {
         Err(Error::new(Code::Damaged, "the object's name does not say how it was stored").at(key))

@@ -160,7 +160,9 @@ impl<W: Write> Write for SealWriter<W> {
 }
 
 fn cannot_seal(error: io::Error) -> Error {
-    if error.get_ref().is_some_and(|inner| inner.is::<Error>()) || error.raw_os_error().is_some() {
+    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>)
+        || error.raw_os_error().is_some()
+    {
         return from_io("cannot write the object", "", error);
     }
     Error::internal("cannot compress or encrypt").because(error)

@@ -307,12 +307,11 @@ pub async fn put_everywhere(
         } else {
             let at = *deadline.get_or_insert_with(|| tokio::time::Instant::now() + patience);
             let left = at.saturating_duration_since(tokio::time::Instant::now());
-            match timeout(left, &mut task).await {
-                Ok(ended) => ended,
-                Err(_) => {
-                    task.abort();
-                    Ok(Err(abandoned(&place)))
-                }
+            if let Ok(ended) = timeout(left, &mut task).await {
+                ended
+            } else {
+                task.abort();
+                Ok(Err(abandoned(&place)))
             }
         };
         let stored =

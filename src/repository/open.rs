@@ -126,6 +126,9 @@ async fn read_system(repository: &Repository, cluster: &ClusterName, id: SystemI
     Ok(document)
 }
 
+/// One that is not available, and why.
+pub type Unavailable = (RepoName, Error);
+
 /// One configured repository before it is opened.
 pub struct Candidate {
     pub name: RepoName,
@@ -173,7 +176,7 @@ impl Repositories {
         (self.opened, self.failed)
     }
     /// The required ones, all of them; the error of the first that is not available.
-    pub fn required(mut self) -> Result<(Vec<Repository>, Vec<(RepoName, Error)>)> {
+    pub fn required(mut self) -> Result<(Vec<Repository>, Vec<Unavailable>)> {
         if let Some(at) = self.failed.iter().position(|(_, required, _)| *required) {
             let (name, _, error) = self.failed.swap_remove(at);
             return Err(error.while_doing(format!("the required repository {name} is not available")));

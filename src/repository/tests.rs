@@ -74,7 +74,7 @@ async fn only_listed_system_identifiers_are_accepted() {
     for _ in 0..2 {
         add_system(&repo, &main_cluster(), &document).await.unwrap();
     }
-    assert_eq!(systems(&repo, &main_cluster()).await.unwrap(), [document.clone()]);
+    assert_eq!(systems(&repo, &main_cluster()).await.unwrap(), std::slice::from_ref(&document));
     let other = SystemDocument { pg_major: PgMajor(17), ..document };
     assert_eq!(add_system(&repo, &main_cluster(), &other).await.unwrap_err().code(), Code::ObjectExists);
     let error = open::system(&repo, &main_cluster(), SystemId(1)).await.unwrap_err();
