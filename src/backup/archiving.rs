@@ -1,7 +1,7 @@
 //! Is WAL reaching the repositories? Proved before the copy, waited for after it.
 //!
 //! With `wait_for_archive` off nobody else waits: a backup whose WAL never arrives would look good and be worthless.
-//! A wait ends when nothing new arrives for [`STALLED`], or at once when PostgreSQL says that the archive command
+//! A wait ends when nothing new arrives for [`patience`], or at once when PostgreSQL says that the archive command
 //! fails again and again for a segment we need.
 
 use std::collections::BTreeSet;
@@ -36,6 +36,8 @@ pub(super) struct Watch<'a> {
     pub(super) before: Option<ArchiverState>,
     pub(super) cancel: &'a CancellationToken,
     pub(super) progress: &'a dyn Progress,
+    /// So long may nothing new arrive.
+    pub(super) patience: Duration,
     /// What a person can do, when the wait fails.
     pub(super) hint: &'a str,
 }
@@ -130,7 +132,7 @@ pub(super) async fn wait_for(
     watch: &Watch<'_>,
 ) -> Result<()> {
     let mut left: Vec<(RepoName, usize)> = Vec::new();
-    let mut stalled = Deadline::after(STALLED);
+    let mut stalled = Deadline::after(watch.patience);
     let mut pause = FIRST_PAUSE;
     let mut told = false;
     loop {
@@ -149,7 +151,7 @@ pub(super) async fn wait_for(
         }
         let Some((name, repository)) = example else { return Ok(()) };
         if now_left != left {
-            stalled = Deadline::after(STALLED);
+            stalled = Deadline::after(watch.patience);
             left = now_left;
         }
         if let (Some(before), Some(session)) = (&watch.before, watch.archiver) {
@@ -242,11 +244,17 @@ pub(super) async fn prove(request: &FullRequest<'_>, ready: &Ready) -> Result<()
         before,
         cancel: &request.cancel,
         progress: &*request.progress,
+        patience: patience(&ready.facts, ready.lock.primary.is_some()),
         hint: hint(&ready.facts, ready.lock.primary.is_some()),
     };
     wait_for(&ready.targets.required(), &[segment], &[], &watch)
         .await
         .map_err(|e| e.while_doing("archiving does not work, so a backup would be worthless"))
+}
+
+/// Where nobody can be asked for a switch, a quiet primary closes its segment only after `archive_timeout`.
+pub(super) fn patience(facts: &ServerFacts, primary: bool) -> Duration {
+    if primary { STALLED } else { STALLED + Duration::from_secs(facts.archive_timeout_seconds()) }
 }
 
 pub(super) fn hint(facts: &ServerFacts, primary: bool) -> &'static str {

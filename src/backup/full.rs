@@ -227,6 +227,7 @@ impl Run<'_> {
             before,
             cancel: &request.cancel,
             progress: &*request.progress,
+            patience: archiving::patience(&self.facts, lock.primary.is_some()),
             hint: archiving::hint(&self.facts, lock.primary.is_some()),
         };
         let required = self.destination.targets.required();

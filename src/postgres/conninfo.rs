@@ -48,9 +48,15 @@ const KEYS: &[(&str, Option<&str>)] = &[
 const IGNORED: &[&str] = &[
     "client_encoding",
     "fallback_application_name",
+    "gssdelegation",
     "gssencmode",
+    "gsslib",
     "krbsrvname",
     "load_balance_hosts",
+    "replication",
+    // rustls knows nothing below TLS 1.2, which is libpq's own default.
+    "ssl_min_protocol_version",
+    "sslcertmode",
     "sslcompression",
     "sslsni",
 ];
