@@ -6,8 +6,8 @@
 // A test that cannot go on panics; that is its way to fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
-mod cli_setup;
 mod backup_full;
+mod cli_setup;
 mod control_file;
 mod harness;
 mod postgres_instance;
