@@ -142,24 +142,23 @@ fn past_header(at: Lsn, size: SegmentSize) -> Lsn {
     at.plus(if size.offset_of(at) == 0 { LONG_HEADER } else { SHORT_HEADER } as u64)
 }
 
-/// Applies what concerns the segment that begins at `start`. An error when the bytes are not those that were planned.
-pub fn apply(patches: &[Patch], start: Lsn, segment: &mut [u8]) -> Result<()> {
-    for patch in patches {
-        for (n, (old, new)) in patch.old.iter().zip(&patch.new).enumerate() {
-            let offset = patch.at.plus(n as u64).0.checked_sub(start.0).and_then(|o| usize::try_from(o).ok());
-            let Some(byte) = offset.and_then(|o| segment.get_mut(o)) else { continue };
-            if *byte != *old {
-                return Err(Error::new(
-                    Code::WalDamaged,
-                    "the segment does not hold the tablespace record that the plan rewrites",
-                )
-                .at(patch.at)
-                .hint("make the plan anew: run the restore again"));
-            }
-            *byte = *new;
-        }
+/// The part of a patch that lies in `[start, end)`: its offset from `start`, the old bytes and the new.
+pub fn part_within(patch: &Patch, start: Lsn, end: Lsn) -> Option<(u64, &[u8], &[u8])> {
+    let from = patch.at.max(start);
+    let to = patch.at.plus(patch.new.len() as u64).min(end);
+    if from >= to {
+        return None;
     }
-    Ok(())
+    let skip = usize::try_from(from.since(patch.at)).ok()?;
+    let len = usize::try_from(to.since(from)).ok()?;
+    Some((from.since(start), patch.old.get(skip..skip + len)?, patch.new.get(skip..skip + len)?))
+}
+
+/// The error where the bytes are not those that were planned to be changed.
+pub fn not_as_planned(patch: &Patch) -> Error {
+    Error::new(Code::WalDamaged, "the segment does not hold the tablespace record that the plan rewrites")
+        .at(patch.at)
+        .hint("make the plan anew: run the restore again")
 }
 
 mod hex {
@@ -226,6 +225,21 @@ mod tests {
         }
         let body = bytes.split_off(HEADER_BYTES);
         (bytes, body)
+    }
+
+    /// As whoever delivers a segment does it.
+    fn apply(patches: &[Patch], start: Lsn, bytes: &mut [u8]) -> Result<()> {
+        for patch in patches {
+            let end = start.plus(bytes.len() as u64);
+            let Some((offset, old, new)) = part_within(patch, start, end) else { continue };
+            let place = usize::try_from(offset).unwrap();
+            let there = &mut bytes[place..place + old.len()];
+            if there != old {
+                return Err(not_as_planned(patch));
+            }
+            there.copy_from_slice(new);
+        }
+        Ok(())
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod postgres_instance;
 mod postgres_scan;
 mod postgres_service;
 mod postgres_session;
+mod restore_side;
 mod storage_conformance;
 mod storage_s3;
 mod support;

@@ -1,6 +1,8 @@
 //! What a plan holds, received: whole segments, endings padded with zeros, history files and their stand-ins.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::archive::fork;
@@ -12,6 +14,7 @@ use crate::repository::continuity::{Ending, HeadRange};
 use crate::repository::recovery_plan::{Decision, RecoveryPlan};
 use crate::repository::wal_listing::{HeadObject, WalListing, WalObject};
 use crate::repository::wal_object::join_heads;
+use crate::wal::redirect;
 
 /// A decision that something is delivered.
 #[derive(Debug, Clone)]
@@ -49,9 +52,41 @@ impl Wanted {
     }
 }
 
-/// Receives it under `destination`. `listing` must hold the file; every failure is one of the fetch, for the plan says
+/// Receives it under `destination`, with the plan's patches. `listing` must hold the file; every failure is one of the fetch, for the plan says
 /// that it is there.
 pub(in crate::archive) async fn receive(
+    source: &Source,
+    plan: &RecoveryPlan,
+    listing: &WalListing,
+    wanted: &Wanted,
+    destination: &Path,
+    mode: u32,
+) -> Result<Incoming> {
+    let incoming = as_archived(source, plan, listing, wanted, destination, mode).await?;
+    if let Some(WalFileName::Segment(segment) | WalFileName::Partial(segment)) = wanted.file() {
+        patch(plan, segment, incoming.file())?;
+    }
+    Ok(incoming)
+}
+
+/// Tablespace records that would reach out of the recovered instance are delivered rewritten.
+fn patch(plan: &RecoveryPlan, segment: SegmentName, file: &File) -> Result<()> {
+    let size = plan.wal_segment_bytes;
+    let failed = |e| Error::new(Code::Io, "cannot rewrite a tablespace record").at(segment).because(e);
+    for patch in &plan.patches {
+        let part = redirect::part_within(patch, segment.start(size), segment.end(size));
+        let Some((offset, old, new)) = part else { continue };
+        let mut there = vec![0; old.len()];
+        file.read_exact_at(&mut there, offset).map_err(failed)?;
+        if there != old {
+            return Err(redirect::not_as_planned(patch));
+        }
+        file.write_all_at(new, offset).map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn as_archived(
     source: &Source,
     plan: &RecoveryPlan,
     listing: &WalListing,
