@@ -12,6 +12,7 @@ pub mod pgkeep;
 pub mod proxy;
 
 pub mod root;
+pub mod runbook;
 pub mod s3;
 pub mod sql;
 pub mod store;

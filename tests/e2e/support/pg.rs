@@ -82,12 +82,26 @@ pub struct PgOptions {
     checksums: bool,
     initdb: Vec<String>,
     conf: Vec<String>,
+    conf_outside: bool,
 }
 
 impl PgOptions {
     pub fn new(build: Build) -> Self {
-        let (initdb, conf) = (Vec::new(), Vec::new());
-        Self { name: "main".to_owned(), build, segment_mib: 16, checksums: true, initdb, conf }
+        let name = "main".to_owned();
+        Self {
+            name,
+            build,
+            segment_mib: 16,
+            checksums: true,
+            initdb: Vec::new(),
+            conf: Vec::new(),
+            conf_outside: false,
+        }
+    }
+    /// Debian's layout: the configuration in a directory of its own, with an empty `conf.d`.
+    pub fn conf_outside(mut self) -> Self {
+        self.conf_outside = true;
+        self
     }
     /// Names its directories; must differ between the servers of one root.
     pub fn name(mut self, name: &str) -> Self {
@@ -114,7 +128,7 @@ impl PgOptions {
 
     /// Runs initdb; the server is not started.
     pub fn create(self, root: &Arc<Root>) -> Pg {
-        let pg = Pg::place(root, &self.name, self.build.clone());
+        let mut pg = Pg::place(root, &self.name, self.build.clone());
         let mut initdb = self.build.tool("initdb");
         initdb.arg("-D").arg(&pg.data).args([
             "-U",
@@ -134,6 +148,9 @@ impl PgOptions {
         }
         let made = initdb.args(&self.initdb).output().unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        if self.conf_outside {
+            pg.move_conf_outside(&self.name);
+        }
         pg.write_conf(&self.conf);
         pg
     }
@@ -157,6 +174,8 @@ pub enum Stop {
 pub struct Pg {
     pub build: Build,
     pub data: PathBuf,
+    /// Where postgresql.conf is: the data directory, unless made with `conf_outside`.
+    pub conf_dir: PathBuf,
     socket_dir: PathBuf,
     log: PathBuf,
     child: Mutex<Option<Child>>,
@@ -178,6 +197,7 @@ impl Pg {
         Self {
             build,
             data: data.to_owned(),
+            conf_dir: data.to_owned(),
             socket_dir,
             log,
             child: Mutex::new(None),
@@ -196,6 +216,19 @@ impl Pg {
         standby
     }
 
+    fn move_conf_outside(&mut self, name: &str) {
+        let dir = self.root.dir(&format!("{name}.etc"), 0o755);
+        self.root.dir(&format!("{name}.etc/conf.d"), 0o755);
+        for file in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
+            std::fs::rename(self.data.join(file), dir.join(file)).unwrap();
+        }
+        self.conf_dir = dir;
+        let (data, etc) = (self.data.display(), self.conf_dir.display());
+        self.add_conf(&format!(
+            "data_directory = '{data}'\nhba_file = '{etc}/pg_hba.conf'\nident_file = '{etc}/pg_ident.conf'\n\
+             external_pid_file = '{etc}/main.pid'\ninclude_dir = 'conf.d'"
+        ));
+    }
     fn write_conf(&self, lines: &[String]) {
         let mut text = BASE_CONF.to_owned();
         let sockets = self.socket_dir.display();
@@ -208,7 +241,7 @@ impl Pg {
     }
     /// Appends to postgresql.conf; a running server does not know until `reload` or `restart`.
     pub fn add_conf(&self, text: &str) {
-        let path = self.data.join("postgresql.conf");
+        let path = self.conf_dir.join("postgresql.conf");
         let conf = std::fs::read_to_string(&path).unwrap() + "\n" + text + "\n";
         std::fs::write(&path, conf).unwrap();
     }
@@ -225,7 +258,7 @@ impl Pg {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let logged = self.log_text().len();
         let mut server = self.build.tool("postgres");
-        server.arg("-D").arg(&self.data).stdout(log.try_clone().unwrap()).stderr(log);
+        server.arg("-D").arg(&self.conf_dir).stdout(log.try_clone().unwrap()).stderr(log);
         let mut child = server.spawn().unwrap();
         let start = Instant::now();
         let status = loop {
