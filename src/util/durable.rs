@@ -54,7 +54,7 @@ impl NewFile {
         let directory = parent(destination);
         loop {
             let temporary = directory.join(format!("{TEMP_PREFIX}{:032x}", rand::random::<u128>()));
-            match OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary) {
+            match OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&temporary) {
                 Ok(file) => {
                     let new =
                         Self { file, temporary, destination: destination.to_path_buf(), published: false };

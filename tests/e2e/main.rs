@@ -21,5 +21,6 @@ mod storage_s3;
 mod support;
 mod wal_fetch;
 mod wal_place;
+mod wal_plan;
 mod wal_push;
 mod wal_reader;
