@@ -78,35 +78,26 @@ pub fn run(request: &Request<'_>, runtime: &Runtime) -> Result<Fetched> {
         Source::configured(request.config, request.only, &cluster, control.system, identities, patience)
     };
     spool::sweep(&request.data_directory.join(request.destination), request.now)?;
-    match plan {
-        Some(plan) => {
-            let of_plan = plan.system_identifier == control.system;
-            if !of_plan || plan.wal_segment_bytes != control.wal_segment_size {
-                return Err(Error::new(Code::ForeignCluster, "the plan belongs to another cluster")
-                    .at(FILE_NAME)
-                    .hint("run `pgkeep restore` again: it writes a new plan"));
-            }
-            let wanted = match plan.decide(file) {
-                Decision::DoesNotExist { why } => return Ok(Fetched::outside_plan(why)),
-                Decision::OutsidePlan { why } => {
-                    return Err(Error::new(
-                        Code::Refused,
-                        format!("{file} is not part of this recovery: {why}"),
-                    ));
-                }
-                decision => decision,
-            };
-            fetch_planned(request, runtime, &plan, file, wanted, open)
+    if let Some(plan) = plan {
+        if plan.system_identifier != control.system || plan.wal_segment_bytes != control.wal_segment_size {
+            return Err(Error::new(Code::ForeignCluster, "the plan belongs to another cluster")
+                .at(FILE_NAME)
+                .hint("run `pgkeep restore` again: it writes a new plan"));
         }
-        None => {
-            let cluster = free::Cluster { size: control.wal_segment_size, system: control.system, standby };
-            let source = open()?;
-            let work = free::fetch(request, &source, file, cluster);
-            match runtime.block_on(within(deadline, file, work)) {
-                Err(e) if standby && answer::is_of_store(&e) => Ok(Fetched::standby_waits(&e.to_string())),
-                done => done,
+        return match plan.decide(file) {
+            Decision::DoesNotExist { why } => Ok(Fetched::outside_plan(why)),
+            Decision::OutsidePlan { why } => {
+                Err(Error::new(Code::Refused, format!("{file} is not part of this recovery: {why}")))
             }
-        }
+            decision => fetch_planned(request, runtime, &plan, file, decision, open),
+        };
+    }
+    let cluster = free::Cluster { size: control.wal_segment_size, system: control.system, standby };
+    let source = open()?;
+    let work = free::fetch(request, &source, file, cluster);
+    match runtime.block_on(within(deadline, file, work)) {
+        Err(e) if standby && answer::is_of_store(&e) => Ok(Fetched::standby_waits(&e.to_string())),
+        done => done,
     }
 }
 

@@ -148,7 +148,7 @@ impl Source {
                 Ok(listing) => found.listing.merge(listing),
                 Err(e) if slot.required => found.silent.push((slot.name.clone(), e)),
                 Err(e) => {
-                    tracing::warn!(repository = %slot.name, error = %e, "an optional repository does not answer")
+                    tracing::warn!(repository = %slot.name, error = %e, "an optional repository does not answer");
                 }
             }
             if required == 0 && enough(&found.listing) {

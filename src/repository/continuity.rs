@@ -132,16 +132,13 @@ fn add_tail(runs: &mut Vec<Run>, listing: &WalListing, segment: SegmentName, siz
     let from = segment.start(size);
     let until = from.plus(u64::from(last.to));
     let stored_at = listing.heads(segment).iter().flat_map(|h| &h.copies).filter_map(|c| c.modified).max();
-    match runs.iter_mut().find(|r| r.whole_until == from) {
-        Some(run) => {
-            run.until = until;
-            run.tail = tail;
-            run.stored_at = run.stored_at.max(stored_at);
-        }
-        None => {
-            let timeline = segment.timeline;
-            runs.push(Run { timeline, from, whole_until: from, until, tail, stored_at });
-        }
+    if let Some(run) = runs.iter_mut().find(|r| r.whole_until == from) {
+        run.until = until;
+        run.tail = tail;
+        run.stored_at = run.stored_at.max(stored_at);
+    } else {
+        let timeline = segment.timeline;
+        runs.push(Run { timeline, from, whole_until: from, until, tail, stored_at });
     }
 }
 

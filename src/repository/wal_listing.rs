@@ -152,13 +152,19 @@ impl WalListing {
     /// Adds another repository's listing, or another directory's.
     pub fn merge(&mut self, other: Self) {
         for (segment, digests) in other.marks {
-            digests.into_iter().for_each(|d| self.add_mark(segment, d));
+            for digest in digests {
+                self.add_mark(segment, digest);
+            }
         }
         for (file, objects) in other.files {
-            objects.into_iter().for_each(|o| self.add_object(file, o.digest, o.copies));
+            for object in objects {
+                self.add_object(file, object.digest, object.copies);
+            }
         }
         for (segment, heads) in other.heads {
-            heads.into_iter().for_each(|h| self.add_head(segment, h));
+            for head in heads {
+                self.add_head(segment, head);
+            }
         }
     }
 
@@ -237,7 +243,9 @@ pub(crate) mod tests {
     /// A listing as a repository with these objects would give it.
     pub(crate) fn listing(names: &[WalObjectName]) -> WalListing {
         let mut listing = WalListing::default();
-        names.iter().for_each(|n| listing.add(&repo("a"), &root(), info(*n)));
+        for name in names {
+            listing.add(&repo("a"), &root(), info(*name));
+        }
         listing
     }
     fn info(name: WalObjectName) -> ObjectInfo {

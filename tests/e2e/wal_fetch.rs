@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use age::secrecy::ExposeSecret as _;
 use nix::sys::signal::Signal;
 
 use crate::support::{EnvOptions, Fault, FaultProxy, Pgkeep, Ran, Rule, S3, TestEnv};
@@ -170,7 +171,6 @@ mod before_the_archive_is_asked {
             t.lines().filter(|l| !l.starts_with("identity_file")).collect::<Vec<_>>().join("\n")
         });
         let other = age::x25519::Identity::generate();
-        use age::secrecy::ExposeSecret as _;
         let wrong_file = env.root.file("other.txt", 0o600, other.to_string().expose_secret());
         let wrong =
             env.with_config("wrong.toml", |t| t.replace(&identity, &wrong_file.display().to_string()));
@@ -265,7 +265,7 @@ mod over_s3 {
             if standby {
                 env.root.file("main/standby.signal", 0o600, "");
             }
-            for fault in faults.clone() {
+            for fault in faults {
                 proxy.all(fault);
                 failing(&names[0], status);
             }

@@ -252,7 +252,7 @@ mod served_by_a_running_restore {
             let inside = inside.await;
             let listing = listing(&inside).await;
             let source = Source::opened(
-                &[inside.repository.clone()],
+                std::slice::from_ref(&inside.repository),
                 &inside.cluster,
                 inside.root.system,
                 Some(identities),
@@ -363,7 +363,7 @@ mod served_by_a_running_restore {
         assert!(why.contains("is in the plan of this recovery and not in the archive"), "{why}");
         env.repo().write(&key, &stored);
         copy.start();
-        eventually("recovery has ended", Duration::from_secs(60), || {
+        eventually("recovery has ended", Duration::from_mins(1), || {
             copy.one("select pg_is_in_recovery()") == "f"
         });
         ledger.assert_ends_at(&copy, ledger.last_id());

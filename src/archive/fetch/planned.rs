@@ -52,8 +52,8 @@ impl Wanted {
     }
 }
 
-/// Receives it under `destination`, with the plan's patches. `listing` must hold the file; every failure is one of the fetch, for the plan says
-/// that it is there.
+/// Receives it under `destination`, with the plan's patches. `listing` must hold the file; every failure is one of the fetch,
+/// for the plan says that it is there.
 pub(in crate::archive) async fn receive(
     source: &Source,
     plan: &RecoveryPlan,

@@ -135,7 +135,7 @@ impl Prefetch {
 async fn wait(mut done: watch::Receiver<Outcome>) -> Result<()> {
     let gone = || Error::new(Code::Cancelled, "the restore has ended");
     let outcome = done.wait_for(Option::is_some).await.map_err(|_| gone())?.clone();
-    outcome.unwrap_or_else(|| Ok(())).map_err(Error::from)
+    outcome.unwrap_or(Ok(())).map_err(Error::from)
 }
 
 impl Supply {

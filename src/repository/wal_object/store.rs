@@ -62,7 +62,7 @@ impl Sealer {
             match source.read(&mut piece) {
                 Ok(0) => return writer.finish(),
                 Ok(n) => {
-                    writer.write_all(&piece[..n]).map_err(|e| from_io("cannot seal the WAL file", "", e))?
+                    writer.write_all(&piece[..n]).map_err(|e| from_io("cannot seal the WAL file", "", e))?;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(Error::new(Code::Io, "cannot read the WAL file").because(e)),
