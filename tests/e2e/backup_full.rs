@@ -10,11 +10,11 @@ mod several;
 
 use std::process::Command;
 
-use self::opened::{backup, fill, make, published, unpack};
+use self::opened::{backup, fill, published, unpack};
 use crate::support::{Build, EnvOptions, TestEnv};
 
 fn the_tools_open_a_backup(build: Build) {
-    let env = make(EnvOptions::on(build));
+    let env = EnvOptions::on(build).build();
     fill(&env.pg, 20_000);
     let tablespace = env.root.dir("space", 0o700);
     env.pg.sql(&format!("create tablespace space location '{}'", tablespace.display()));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::opened::{backup, backup_halted_at, fill, make, published, unpack};
+use super::opened::{backup, backup_halted_at, fill, published, unpack};
 use crate::support::{EnvOptions, TestEnv};
 
 /// Whole: every object of every published record is there with its length.
@@ -22,7 +22,7 @@ fn assert_whole(env: &TestEnv) {
 
 #[test]
 fn a_kill_at_any_step_publishes_nothing_and_the_next_backup_works() {
-    let env = make(EnvOptions::new(17));
+    let env = EnvOptions::new(17).build();
     fill(&env.pg, 1000);
     let steps = [
         "backup-after-start",
@@ -50,7 +50,7 @@ fn a_kill_at_any_step_publishes_nothing_and_the_next_backup_works() {
 
 #[test]
 fn an_error_at_any_step_publishes_nothing_and_leaves_the_server_free() {
-    let env = make(EnvOptions::new(14));
+    let env = EnvOptions::new(14).build();
     for step in ["backup-after-first-pack", "backup-before-stop", "backup-before-manifest"] {
         env.pgkeep.clone().failpoint(step, "return(error)").run(["backup", "full"]).fails_with("internal", 1);
         assert!(published(env.repo()).is_empty(), "{step}");
@@ -60,7 +60,7 @@ fn an_error_at_any_step_publishes_nothing_and_leaves_the_server_free() {
 
 #[test]
 fn ctrl_c_ends_a_backup_in_order() {
-    let env = make(EnvOptions::new(18));
+    let env = EnvOptions::new(18).build();
     fill(&env.pg, 200_000);
     let running = backup_halted_at(&env, "backup-after-first-pack");
     running.signal(Signal::SIGINT);
@@ -73,7 +73,7 @@ fn ctrl_c_ends_a_backup_in_order() {
 
 #[test]
 fn a_second_backup_at_the_same_time_is_refused() {
-    let env = make(EnvOptions::new(15));
+    let env = EnvOptions::new(15).build();
     let running = backup_halted_at(&env, "backup-before-stop");
     backup(&env).fails_with("busy", 1);
     running.signal(Signal::SIGCONT);
@@ -83,7 +83,7 @@ fn a_second_backup_at_the_same_time_is_refused() {
 
 #[test]
 fn a_session_that_is_ended_by_the_server_fails_the_backup() {
-    let env = make(EnvOptions::new(16));
+    let env = EnvOptions::new(16).build();
     let running = backup_halted_at(&env, "backup-before-stop");
     env.pg.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgkeep'");
     running.signal(Signal::SIGCONT);

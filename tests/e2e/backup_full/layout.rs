@@ -4,13 +4,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::opened::{backup, fill, make, open_with_tools, unpack};
+use super::opened::{backup, fill, open_with_tools, unpack};
 use crate::support::{EnvOptions, Stop};
 
 #[test]
 fn a_tablespace_in_place_is_a_directory_of_the_backup() {
     for major in [14, 18] {
-        let env = make(EnvOptions::new(major));
+        let env = EnvOptions::new(major).build();
         // A developer's setting; it came to 14 with 14.5.
         let sql = "set allow_in_place_tablespaces = on; create tablespace here location ''";
         let session = env.pg.session();
@@ -29,7 +29,7 @@ fn a_tablespace_in_place_is_a_directory_of_the_backup() {
 
 #[test]
 fn a_pg_wal_that_is_a_link_becomes_an_empty_directory_and_modes_are_kept() {
-    let env = make(EnvOptions::new(17).pg(|pg| pg.initdb_arg("--allow-group-access")));
+    let env = EnvOptions::new(17).pg(|pg| pg.initdb_arg("--allow-group-access")).build();
     env.pg.stop(Stop::Fast);
     let elsewhere = env.root.dir("wal-elsewhere", 0o750);
     let wal = env.pg.data.join("pg_wal");
@@ -53,7 +53,7 @@ fn a_pg_wal_that_is_a_link_becomes_an_empty_directory_and_modes_are_kept() {
 
 #[test]
 fn configuration_outside_the_data_directory_is_kept_in_an_archive_of_its_own() {
-    let env = make(EnvOptions::new(16));
+    let env = EnvOptions::new(16).build();
     env.pg.stop(Stop::Fast);
     let outside = env.root.dir("etc", 0o755);
     env.root.dir("etc/conf.d", 0o755);
@@ -71,7 +71,7 @@ fn configuration_outside_the_data_directory_is_kept_in_an_archive_of_its_own() {
 
 #[test]
 fn without_encryption_the_same_objects_are_plain_zstd() {
-    let env = make(EnvOptions::new(18).plain());
+    let env = EnvOptions::new(18).plain().build();
     fill(&env.pg, 1000);
     let id = backup(&env).ok().json()["id"].as_str().unwrap().to_owned();
     let unpacked = unpack(&env, &id);
@@ -81,7 +81,7 @@ fn without_encryption_the_same_objects_are_plain_zstd() {
 
 #[test]
 fn with_encryption_a_marker_is_nowhere_in_the_stored_bytes() {
-    let env = make(EnvOptions::new(17));
+    let env = EnvOptions::new(17).build();
     env.pg.sql("create table secret as select 'pgkeep-marker-of-this-test' as word");
     env.pg.add_conf("cluster_name = 'pgkeep-marker-of-this-test'");
     backup(&env).ok();

@@ -1,59 +1,10 @@
 //! How these tests make a place, take a backup and open it without pgkeep.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{EnvOptions, Pg, Pgkeep, Ran, RawStore, Running, TestEnv, eventually};
-
-/// What `pgkeep init` does, by hand.
-pub(super) fn make(options: EnvOptions) -> TestEnv {
-    use pgkeep::codec::GeneratedIdentity;
-    use pgkeep::model::{ClusterName, PgMajor, SegmentSize, SystemId};
-    use pgkeep::repository::signature::HostKey;
-    use pgkeep::repository::{SystemDocument, access, add_cluster, add_system, create};
-    let env = options
-        .uninitialised()
-        .pg(|pg| pg.conf("archive_mode = on").conf("archive_command = 'false'"))
-        .build();
-    let keys = env.root.dir("state/keys", 0o700);
-    let key = HostKey::generate().unwrap().files().unwrap();
-    let metadata = GeneratedIdentity::new();
-    for (name, text) in [
-        ("host.key", key.secret.as_str()),
-        ("host.pub", key.public.as_str()),
-        ("metadata.key", metadata.file_text().as_str()),
-    ] {
-        let path = keys.join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-    }
-    let segment: u32 =
-        env.pg.one("select setting from pg_settings where name = 'wal_segment_size'").parse().unwrap();
-    let document = SystemDocument {
-        system_identifier: SystemId(env.pg.system_id()),
-        pg_major: PgMajor(env.pg.build.major),
-        wal_segment_bytes: SegmentSize::new(segment).unwrap(),
-    };
-    let config = pgkeep::config::Config::load(&env.config_path).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        for repository in &config.repositories {
-            let settings = access::store_settings(repository).unwrap();
-            let storage = pgkeep::storage::open(&settings).await.unwrap();
-            create(&*storage, "00", "2026-11-21T00:00:00Z".parse().unwrap()).await.unwrap();
-            let opened = access::open_repository(&config, &repository.name).await.unwrap();
-            let main = ClusterName::parse("main").unwrap();
-            add_cluster(&opened, &main).await.unwrap();
-            add_system(&opened, &main, &document).await.unwrap();
-        }
-    });
-    let own = Command::new("chown").args(["-R", "postgres:"]).arg(env.root.path()).status().unwrap();
-    assert!(own.success());
-    env.turn_archiving_on();
-    env
-}
+use crate::support::{Pg, Pgkeep, Ran, RawStore, Running, TestEnv, eventually};
 
 /// A backup's objects of one repository, unpacked with the tools alone.
 pub(super) struct Unpacked {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use super::opened::{backup, backup_halted_at, file_of, fill, make, published, record};
+use super::opened::{backup, backup_halted_at, file_of, fill, published, record};
 use crate::support::EnvOptions;
 
 fn flip(path: &Path, at: u64) {
@@ -18,7 +18,7 @@ fn flip(path: &Path, at: u64) {
 
 #[test]
 fn a_damaged_page_is_named_and_the_backup_is_published_as_damaged() {
-    let env = make(EnvOptions::new(17));
+    let env = EnvOptions::new(17).build();
     fill(&env.pg, 5_000);
     let path = file_of(&env.pg, "filled");
     flip(&path, 2 * 8192 + 5000);
@@ -31,7 +31,7 @@ fn a_damaged_page_is_named_and_the_backup_is_published_as_damaged() {
 
 #[test]
 fn without_checksums_no_page_is_judged() {
-    let env = make(EnvOptions::new(18).pg(|pg| pg.checksums(false)));
+    let env = EnvOptions::new(18).pg(|pg| pg.checksums(false)).build();
     fill(&env.pg, 5_000);
     flip(&file_of(&env.pg, "filled"), 2 * 8192 + 5000);
     let id = backup(&env).ok().json()["id"].as_str().unwrap().to_owned();
@@ -40,7 +40,7 @@ fn without_checksums_no_page_is_judged() {
 
 #[test]
 fn a_torn_page_that_the_backups_own_wal_repairs_is_accepted() {
-    let env = make(EnvOptions::new(16));
+    let env = EnvOptions::new(16).build();
     fill(&env.pg, 5_000);
     let path = file_of(&env.pg, "filled");
     let running = backup_halted_at(&env, "backup-after-start");
@@ -54,7 +54,7 @@ fn a_torn_page_that_the_backups_own_wal_repairs_is_accepted() {
 
 #[test]
 fn a_file_that_cannot_be_read_fails_the_backup() {
-    let env = make(EnvOptions::new(15));
+    let env = EnvOptions::new(15).build();
     fill(&env.pg, 100);
     let path = file_of(&env.pg, "filled");
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
@@ -64,7 +64,7 @@ fn a_file_that_cannot_be_read_fails_the_backup() {
 
 #[test]
 fn a_table_that_is_dropped_meanwhile_is_left_out() {
-    let env = make(EnvOptions::new(14));
+    let env = EnvOptions::new(14).build();
     fill(&env.pg, 100);
     env.pg.sql("checkpoint");
     let path = file_of(&env.pg, "filled");

@@ -1,6 +1,6 @@
 //! What is refused before anything is touched.
 
-use super::opened::{backup, make, published};
+use super::opened::{backup, published};
 use crate::support::{EnvOptions, TestEnv};
 
 fn untouched(env: &TestEnv) {
@@ -9,7 +9,7 @@ fn untouched(env: &TestEnv) {
 
 #[test]
 fn without_recipients_nothing_is_written() {
-    let env = make(EnvOptions::new(17));
+    let env = EnvOptions::new(17).build();
     let text = env.config_text();
     let begin = text.find("[encryption]").unwrap();
     let end = text[begin..].find("identity_file").unwrap() + begin;
@@ -21,14 +21,14 @@ fn without_recipients_nothing_is_written() {
 
 #[test]
 fn kinds_that_do_not_exist_are_wrong_usage() {
-    let env = make(EnvOptions::new(14));
+    let env = EnvOptions::new(14).build();
     env.pgkeep.run(["backup", "incr"]).exits(2);
     untouched(&env);
 }
 
 #[test]
 fn archiving_that_is_off_or_fails_is_found_out_before_the_copy() {
-    let env = make(EnvOptions::new(16));
+    let env = EnvOptions::new(16).build();
     env.pg.add_conf("archive_command = ''");
     env.pg.reload();
     backup(&env).fails_with("not-ready", 1).says("archive_command");
@@ -44,7 +44,7 @@ fn archiving_that_is_off_or_fails_is_found_out_before_the_copy() {
 
 #[test]
 fn a_server_that_the_repository_does_not_know_is_refused() {
-    let env = make(EnvOptions::new(15));
+    let env = EnvOptions::new(15).build();
     let key = format!("main/systems/{}.json", env.pg.system_id());
     env.repo().delete(&key);
     backup(&env).fails_with("unknown-system", 1).says("pgkeep init");
@@ -53,7 +53,7 @@ fn a_server_that_the_repository_does_not_know_is_refused() {
 
 #[test]
 fn an_unmounted_repository_is_not_taken_for_an_empty_one() {
-    let env = make(EnvOptions::new(18));
+    let env = EnvOptions::new(18).build();
     env.repo().delete("pgkeep.json");
     backup(&env).fails_with("not-a-repository", 1);
     untouched(&env);
@@ -61,7 +61,7 @@ fn an_unmounted_repository_is_not_taken_for_an_empty_one() {
 
 #[test]
 fn another_servers_data_directory_is_refused() {
-    let env = make(EnvOptions::new(17));
+    let env = EnvOptions::new(17).build();
     let other = env.root.dir("other", 0o700);
     let data = env.pg.data.display().to_string();
     let wrong = env.with_config("wrong.toml", |text| {

@@ -1,10 +1,10 @@
 //! Several repositories, and backups from a standby.
 
-use super::opened::{backup, fill, make, published, record};
+use super::opened::{backup, fill, published, record};
 use crate::support::{EnvOptions, Pg, TestEnv};
 
 fn two(major: u32, second_required: bool) -> TestEnv {
-    make(EnvOptions::new(major).dir_repository("eu", true).dir_repository("us", second_required))
+    EnvOptions::new(major).dir_repository("eu", true).dir_repository("us", second_required).build()
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn only_the_named_repository_is_written_to() {
 
 /// pgkeep on a standby of the server, with the way to the primary configured or not.
 fn from_a_standby(major: u32, primary_configured: bool) {
-    let env = make(EnvOptions::new(major));
+    let env = EnvOptions::new(major).build();
     fill(&env.pg, 1000);
     let standby = Pg::standby_of(&env.pg, "standby");
     standby.start();
@@ -95,7 +95,7 @@ fn a_backup_from_a_standby_of_postgres_18_asks_the_primary_for_a_switch() {
 
 #[test]
 fn a_promotion_during_the_backup_ruins_it() {
-    let env = make(EnvOptions::new(17));
+    let env = EnvOptions::new(17).build();
     let standby = Pg::standby_of(&env.pg, "standby");
     standby.start();
     let pgkeep = env.with_config("standby.toml", |text| {
@@ -108,4 +108,48 @@ fn a_promotion_during_the_backup_ruins_it() {
     running.signal(nix::sys::signal::Signal::SIGCONT);
     running.wait().exits(1).says("promoted");
     assert!(published(env.repo()).is_empty());
+}
+
+#[test]
+fn a_backup_in_a_bucket_has_the_same_objects() {
+    let env = EnvOptions::new(17).dir_repository("eu", true).s3_repository("s3", true).build();
+    fill(&env.pg, 1000);
+    let id = backup(&env).ok().json()["id"].as_str().unwrap().to_owned();
+    let under = format!("main/backups/{id}/");
+    assert_eq!(env.store("eu").list_under(&under), env.store("s3").list_under(&under));
+    for key in env.store("eu").list_under(&under) {
+        assert!(env.store("eu").read(&key) == env.store("s3").read(&key), "{key}");
+    }
+}
+
+/// With the grants that `init --create-role` gives and nothing more.
+fn as_the_least_privileged_role(major: u32) {
+    let env = EnvOptions::new(major).build();
+    fill(&env.pg, 1000);
+    for statement in pgkeep::postgres::roles::create_role(pgkeep::model::PgMajor(major), "keeper") {
+        env.pg.sql(&statement);
+    }
+    let pgkeep = env.with_config("keeper.toml", |text| text.replace("user=postgres", "user=keeper"));
+    pgkeep.run(["backup"]).ok();
+    assert_eq!(published(env.repo()).len(), 1);
+}
+
+#[test]
+fn no_superuser_is_needed_on_postgres_14() {
+    as_the_least_privileged_role(14);
+}
+#[test]
+fn no_superuser_is_needed_on_postgres_18() {
+    as_the_least_privileged_role(18);
+}
+
+#[test]
+fn root_works_as_the_owner_of_the_data_directory() {
+    use std::os::unix::fs::MetadataExt;
+    let env = EnvOptions::new(16).build();
+    let owner = std::fs::metadata(&env.pg.data).unwrap().uid();
+    env.pgkeep.clone().user(crate::support::User::Caller).run(["backup"]).ok();
+    for key in env.repo().list_under("main/backups/") {
+        assert_eq!(std::fs::metadata(env.repo().path().join(&key)).unwrap().uid(), owner, "{key}");
+    }
 }
