@@ -17,6 +17,7 @@ pub mod catalogs;
 pub mod check;
 pub mod config;
 pub mod context;
+pub mod error_list;
 pub mod init;
 pub mod key;
 pub mod list;

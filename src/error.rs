@@ -21,15 +21,17 @@ pub enum ExitClass {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $exit:ident, $runbook:expr;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $exit:ident, $runbook:expr;)*) => {
         /// Stable codes; the text after the dot never changes once released. Grouped by area.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Code { $($(#[$doc])* $name,)* }
+        pub enum Code { $($(#[doc = $doc])* $name,)* }
         impl Code {
             /// Every code, for the generated error list.
             pub const ALL: &'static [Code] = &[$(Code::$name,)*];
             /// The stable text between the brackets of `error[…]`.
             pub const fn as_str(self) -> &'static str { match self { $(Code::$name => $text,)* } }
+            /// What it means, for the generated error list.
+            pub const fn meaning(self) -> &'static str { match self { $(Code::$name => concat!($($doc),*),)* } }
             /// The exit status that goes with it.
             pub const fn exit(self) -> ExitClass { match self { $(Code::$name => ExitClass::$exit,)* } }
             /// The page in `runbooks/` that helps, if there is one.
