@@ -31,6 +31,7 @@ pub mod facts;
 pub mod history;
 pub mod instance;
 pub mod privilege;
+pub mod relations;
 pub mod roles;
 pub mod scan;
 pub mod service;

@@ -45,6 +45,7 @@ pub(super) struct Epilogue {
     pub(super) wal: WalNeeded,
     pub(super) copied: Copied,
     pub(super) tablespaces: Vec<TablespaceEntry>,
+    pub(super) relations: BTreeMap<String, String>,
     pub(super) now: Timestamp,
 }
 
@@ -71,9 +72,13 @@ impl Epilogue {
             files: std::mem::take(&mut copied.files),
             wal_ranges: self.wal.ranges(),
         };
+        let mut index = finish::index_of(&copied.packs)?;
+        index.settings = kept_settings(&self.facts);
+        index.relations = self.relations;
+        index.page_errors.clone_from(&page_errors);
         let mut objects: Vec<ObjectEntry> = copied.packs.iter().map(|p| p.entry.clone()).collect();
         objects.push(finish::manifest(&finish, &manifest)?);
-        objects.push(finish::index(&finish, &copied.packs, kept_settings(&self.facts), &page_errors)?);
+        objects.push(finish::index(&finish, &index)?);
         let outside = outside::files(&self.facts, &self.data_directory, &scan)?;
         objects.extend(finish::configuration(&finish, &outside)?);
         Ok(Done {

@@ -1,6 +1,5 @@
 //! After the stop: the last pack, the manifest, the index and the configuration's archive.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use crate::repository::index::{BackupIndex, IndexedMember};
 use crate::repository::keys::backup;
 use crate::repository::manifest::{Manifest, ManifestFile};
 use crate::repository::pack::PackWriter;
-use crate::repository::record::{ObjectEntry, PageErrors};
+use crate::repository::record::ObjectEntry;
 
 const CONTROL_TRIES: u32 = 20;
 const CONTROL_PAUSE: Duration = Duration::from_millis(50);
@@ -120,13 +119,8 @@ pub(super) fn manifest(finish: &Finish<'_>, manifest: &Manifest) -> Result<Objec
     seal(finish, &key, finish.metadata, |out| manifest.write(out))
 }
 
-/// The index of all members.
-pub(super) fn index(
-    finish: &Finish<'_>,
-    packs: &[PackDone],
-    settings: BTreeMap<String, String>,
-    page_errors: &[PageErrors],
-) -> Result<ObjectEntry> {
+/// The places of all members.
+pub(super) fn index_of(packs: &[PackDone]) -> Result<BackupIndex> {
     let mut members = Vec::new();
     for (position, pack) in packs.iter().enumerate() {
         let position = u32::try_from(position).map_err(|_| {
@@ -134,11 +128,12 @@ pub(super) fn index(
         })?;
         members.extend(pack.members.iter().map(|m| IndexedMember::new(position, m.clone())));
     }
-    let mut index = BackupIndex::new(packs.iter().map(|p| p.entry.key.clone()).collect(), members);
-    index.settings = settings;
-    index.page_errors = page_errors.to_vec();
+    Ok(BackupIndex::new(packs.iter().map(|p| p.entry.key.clone()).collect(), members))
+}
+
+pub(super) fn index(finish: &Finish<'_>, index: &BackupIndex) -> Result<ObjectEntry> {
     let key = backup::index(finish.metadata.suffix());
-    seal(finish, &key, finish.metadata, |out| serde_json::to_writer(out, &index).map_err(Into::into))
+    seal(finish, &key, finish.metadata, |out| serde_json::to_writer(out, index).map_err(Into::into))
 }
 
 /// The configuration from outside; no object when all of it is in the data directory.

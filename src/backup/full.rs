@@ -17,7 +17,7 @@ use super::walrange::WalNeeded;
 use crate::config::{ClusterConfig, Config};
 use crate::error::{Code, Error, Result};
 use crate::model::{BackupId, BackupKind, Lsn, RepoName, Timestamp};
-use crate::postgres::{self, BackupSession, Scan, ServerFacts};
+use crate::postgres::{self, BackupSession, ConnInfo, Scan, ServerFacts};
 use crate::repository::documents::FORMAT;
 use crate::repository::record::{BackupRecord, BaseBackup, TablespaceEntry};
 use crate::util::clock::{Clock, Stopwatch};
@@ -51,8 +51,9 @@ pub(super) fn cancelled() -> Error {
 /// [`BackupRecord::is_damaged`] for pages that failed their checksum.
 pub async fn full(request: FullRequest<'_>) -> Result<FullReport> {
     let watch = Stopwatch::start();
-    let ready = preflight::run(&request).await?;
+    let mut ready = preflight::run(&request).await?;
     archiving::prove(&request, &ready).await?;
+    let relations = relation_names(&request, &mut ready).await?;
 
     let started_at = request.clock.now();
     let id = BackupId::new(started_at, BackupKind::Full, rand::random());
@@ -70,6 +71,7 @@ pub async fn full(request: FullRequest<'_>) -> Result<FullReport> {
             runtime: Handle::current(),
         }),
         metadata: ready.metadata,
+        relations,
         started_at,
     };
     let label = request.label.clone().unwrap_or_else(|| format!("pgkeep {}", run.destination.id));
@@ -101,6 +103,7 @@ struct Run<'a> {
     data_directory: std::path::PathBuf,
     destination: Arc<Destination>,
     metadata: crate::codec::Protection,
+    relations: BTreeMap<String, String>,
     started_at: Timestamp,
 }
 
@@ -189,6 +192,7 @@ impl Run<'_> {
             wal,
             copied,
             tablespaces,
+            relations: self.relations.clone(),
             now: self.request.clock.now(),
         };
         blocking(move || work.run()).await
@@ -285,6 +289,15 @@ impl Run<'_> {
             .extend(dropped.into_iter().map(|(name, why)| RepositoryResult { name, published: Err(why) }));
         FullReport { record, repositories, warnings, took, vanished: done.vanished, files: done.files }
     }
+}
+
+/// What the files are called in SQL, for the index. Without the names of some database the backup is as good.
+async fn relation_names(request: &FullRequest<'_>, ready: &mut Ready) -> Result<BTreeMap<String, String>> {
+    let info = ConnInfo::resolve(&request.cluster.connection)?;
+    let found = ready.session.all_relation_names(&info).await?;
+    let unknown = found.unknown.into_iter().map(|what| format!("no names of relations from database {what}"));
+    ready.warnings.extend(unknown);
+    Ok(found.names)
 }
 
 /// Runs work on a blocking thread.

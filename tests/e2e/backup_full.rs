@@ -43,6 +43,23 @@ fn the_tools_open_a_backup(build: Build) {
         assert!(env.repo().list_under("main/wal/").iter().any(|k| k.contains(segment)), "{segment}");
     }
     signature_is_minisigns(&env, &id);
+    the_index_names_every_file(&env, &id);
+}
+
+/// The host's metadata key opens it, without the identity; it knows each file's place and its relation.
+fn the_index_names_every_file(env: &TestEnv, id: &str) {
+    use pgkeep::codec::{Identities, open_sealed};
+    use pgkeep::repository::index::BackupIndex;
+    let metadata = std::fs::read_to_string(env.state.join("keys/metadata.key")).unwrap();
+    let ids = Identities::parse(&metadata, "metadata.key").unwrap();
+    let key = format!("main/backups/{id}/index.json.zst.age");
+    let stored = env.repo().read(&key);
+    let index = BackupIndex::read(open_sealed(&stored[..], &key, Some(&ids)).unwrap(), &key).unwrap();
+    let path = env.pg.one("select pg_relation_filepath('filled')");
+    assert_eq!(index.relations[&path], "postgres.public.filled");
+    assert!(index.member(path.as_bytes()).is_some_and(|m| m.size > 0 && m.length > 0));
+    assert_eq!(index.members.last().unwrap().name.as_bytes(), b"global/pg_control");
+    assert_eq!(index.settings["max_connections"], "30");
 }
 
 fn signature_is_minisigns(env: &TestEnv, id: &str) {
