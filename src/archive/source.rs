@@ -173,12 +173,15 @@ impl Source {
         slot.opened.get_or_try_init(open).await.cloned()
     }
 
-    /// The repositories that these copies lie in, opened; the first that opens is enough.
+    /// The repositories that these copies lie in, required ones first; the first that opens is enough. Copies are read in
+    /// this order, so that a slow optional region is only the last resort.
     async fn objects_for(&self, copies: &[StoredCopy]) -> Result<WalObjects> {
         let mut failed = None;
         let mut opened = Vec::new();
-        for copy in copies {
-            let Some(slot) = self.slots.iter().find(|s| s.name == copy.repo) else { continue };
+        let holds = |slot: &&Slot| copies.iter().any(|copy| copy.repo == slot.name);
+        let mut slots: Vec<&Slot> = self.slots.iter().filter(holds).collect();
+        slots.sort_by_key(|slot| !slot.required);
+        for slot in slots {
             if slot.opened.initialized() || opened.is_empty() {
                 match self.open(slot).await {
                     Ok(repository) => opened.push(repository),

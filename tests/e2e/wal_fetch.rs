@@ -6,7 +6,12 @@ use age::secrecy::ExposeSecret as _;
 use nix::sys::signal::Signal;
 
 use crate::support::{EnvOptions, Fault, FaultProxy, Pgkeep, Ran, Rule, S3, TestEnv};
-use crate::wal_place::{after, fetch, fetched, place, push, segments, wal_file};
+use pgkeep::model::SegmentName;
+use pgkeep::repository::keys::wal::WalObjectName;
+
+use crate::wal_place::{
+    Tmpfs, after, digest_of, fetch, fetched, place, push, put_object, segments, wal_file,
+};
 
 fn small(major: u32) -> EnvOptions {
     EnvOptions::new(major).pg(|pg| pg.segment_mib(1))
@@ -131,6 +136,46 @@ fn a_segment_marked_damaged_is_not_served_until_a_sound_one_is_there() {
     std::fs::write(&path, &good).unwrap();
     push(&env, &env.pgkeep, &names[1]).ok();
     delivers(&env, &env.pgkeep, &names[1], &good);
+}
+
+#[test]
+fn of_two_contents_the_one_that_continues_its_predecessor_is_taken_and_nothing_is_guessed() {
+    let env = place(small(17));
+    let (names, bytes) = three(&env);
+    let segment = SegmentName::parse(&names[1]).unwrap();
+    let other = |content: &[u8]| {
+        put_object(&env, WalObjectName::Segment { segment, digest: digest_of(content) }, content);
+    };
+    // Another history: its first record names another predecessor.
+    let mut stranger = bytes[1].clone();
+    stranger[40 + 8] ^= 0xff;
+    other(&stranger);
+    delivers(&env, &env.pgkeep, &names[1], &bytes[1]);
+    // One that differs only after its last record: both continue.
+    let mut twin = bytes[1].clone();
+    *twin.last_mut().unwrap() ^= 1;
+    other(&twin);
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let undecided = ends_with(&env, &env.pgkeep, &names[1], 200).says("wal-conflict").says("the-other-host");
+    undecided.says(&host);
+    // Without the segment before there is nothing to compare with.
+    let first = SegmentName::parse(&names[0]).unwrap();
+    let mut twin = bytes[0].clone();
+    *twin.last_mut().unwrap() ^= 1;
+    put_object(&env, WalObjectName::Segment { segment: first, digest: digest_of(&twin) }, &twin);
+    ends_with(&env, &env.pgkeep, &names[0], 200).says("the segment before it is not there");
+}
+
+#[test]
+fn a_full_disk_here_is_a_failure_and_leaves_nothing() {
+    let env = place(small(17));
+    let (names, _) = three(&env);
+    let small = env.root.dir("main/small", 0o700);
+    let tmpfs = Tmpfs::mount(&small, "256k");
+    let ran = env.pgkeep.clone().dir(&env.pg.data).run(["wal", "fetch", &names[0], "small/RECOVERYXLOG"]);
+    ran.exits(200).says("disk is full");
+    assert_eq!(std::fs::read_dir(&small).unwrap().count(), 0);
+    drop(tmpfs);
 }
 
 mod before_the_archive_is_asked {

@@ -2,13 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgkeep::config::Config;
-use pgkeep::model::{ClusterName, PgMajor, SegmentName, SegmentSize};
+use pgkeep::model::{ClusterName, Digest, PgMajor, SegmentName, SegmentSize, ShortDigest};
 use pgkeep::postgres::control_file::ControlFile;
 use pgkeep::repository::configured::{self, Patience};
+use pgkeep::repository::keys::wal::{WalObjectName, WalRoot};
 use pgkeep::repository::signature::HostKey;
+use pgkeep::repository::wal_listing::WalListing;
+use pgkeep::repository::wal_object::{Plain, Sealer, store};
 use pgkeep::repository::{self, Repository, SystemDocument, add_cluster, add_system};
+
+use sha2::Digest as _;
 
 use crate::support::root::Ids;
 use crate::support::{EnvOptions, Pgkeep, Ran, TestEnv};
@@ -108,6 +114,46 @@ pub fn after(env: &TestEnv, name: &str, steps: u64) -> String {
     SegmentName::numbered(segment.timeline, segment.number(size) + steps, size).to_string()
 }
 
+/// The repository as the library sees it.
+pub struct Inside {
+    pub config: Config,
+    pub repository: Repository,
+    pub root: WalRoot,
+    pub cluster: ClusterName,
+}
+
+pub async fn inside(env: &TestEnv) -> Inside {
+    let config = Config::load(&env.config_path).unwrap();
+    let storage = configured::open_store(&config.repositories[0], Patience::default()).await.unwrap();
+    let repository = Repository::open(config.repositories[0].name.clone(), true, storage).await.unwrap();
+    let cluster = ClusterName::parse("main").unwrap();
+    let root = WalRoot::new(&cluster, ControlFile::read(&env.pg.data).unwrap().system);
+    Inside { config, repository, root, cluster }
+}
+
+pub async fn listing(inside: &Inside) -> WalListing {
+    WalListing::load(&inside.repository.name, &*inside.repository.storage, &inside.root).await.unwrap()
+}
+
+pub fn digest_of(bytes: &[u8]) -> ShortDigest {
+    Digest(sha2::Sha256::digest(bytes).into()).short()
+}
+
+/// Writes an object past all of `wal push`'s checks, as another server would have.
+pub fn put_object(env: &TestEnv, name: WalObjectName, content: &[u8]) {
+    runtime().block_on(async {
+        let inside = inside(env).await;
+        let protection = configured::protection(&inside.config).unwrap();
+        let mut sealer = Sealer::new(protection, 1, "2026-11-21T02:00:00Z".parse().unwrap());
+        sealer.header.host = "the-other-host".to_owned();
+        let (plain, patience) = (Plain::Bytes(content.to_vec().into()), Duration::from_secs(5));
+        let placed =
+            store(&[&inside.repository], &inside.root, name, plain, &sealer, patience).await.unwrap();
+        assert!(placed.into_iter().all(|(_, placed)| placed.is_ok()));
+    });
+    own_all(env.repo().path());
+}
+
 /// What an object holds, opened with `age` and `zstd` alone.
 pub fn opened_by_hand(env: &TestEnv, key: &str) -> Vec<u8> {
     let stored = env.root.file("stored.tmp", 0o600, "");
@@ -116,4 +162,27 @@ pub fn opened_by_hand(env: &TestEnv, key: &str) -> Vec<u8> {
     let done = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     done.stdout
+}
+
+/// A small file system of its own.
+pub struct Tmpfs(PathBuf);
+impl Tmpfs {
+    pub fn mount(path: &Path, size: &str) -> Self {
+        let ids = Ids::server();
+        let options = format!("size={size},mode=0700,uid={},gid={}", ids.uid, ids.gid);
+        Self::run(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs", path.to_str().unwrap()]);
+        Self(path.to_owned())
+    }
+    pub fn resize(&self, size: &str) {
+        Self::run(&["mount", "-o", &format!("remount,size={size}"), self.0.to_str().unwrap()]);
+    }
+    fn run(words: &[&str]) {
+        let done = std::process::Command::new(words[0]).args(&words[1..]).output().unwrap();
+        assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+}
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
 }

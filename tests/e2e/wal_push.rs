@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::support::{Build, EnvOptions, Fault, FaultProxy, Ledger, Rule, S3, Stop, TestEnv};
-use crate::wal_place::{opened_by_hand, place, push, segments, wal_file};
+use pgkeep::repository::keys::wal::WalObjectName;
+
+use crate::wal_place::{Tmpfs, digest_of, opened_by_hand, place, push, put_object, segments, wal_file};
 
 /// Small segments, so that a test has many of them quickly.
 fn small(major: u32) -> EnvOptions {
@@ -272,29 +274,6 @@ fn a_full_disk_is_said_and_leaves_nothing_that_looks_archived() {
     assert_eq!(opened_by_hand(&env, &key), std::fs::read(wal_file(&env, &name)).unwrap());
 }
 
-/// A small file system of its own.
-struct Tmpfs(std::path::PathBuf);
-impl Tmpfs {
-    fn mount(path: &std::path::Path, size: &str) -> Self {
-        let ids = crate::support::root::Ids::server();
-        let options = format!("size={size},mode=0700,uid={},gid={}", ids.uid, ids.gid);
-        Self::run(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs", path.to_str().unwrap()]);
-        Self(path.to_owned())
-    }
-    fn resize(&self, size: &str) {
-        Self::run(&["mount", "-o", &format!("remount,size={size}"), self.0.to_str().unwrap()]);
-    }
-    fn run(words: &[&str]) {
-        let done = std::process::Command::new(words[0]).args(&words[1..]).output().unwrap();
-        assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
-    }
-}
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn killed_at_any_step_it_is_carried_on_by_the_next_try() {
     for step in ["push-before-upload", "push-after-upload", "push-before-answer"] {
@@ -309,6 +288,23 @@ fn killed_at_any_step_it_is_carried_on_by_the_next_try() {
         let key = env.repo().find(&["/wal/", &name]);
         assert_eq!(opened_by_hand(&env, &key), std::fs::read(wal_file(&env, &name)).unwrap());
     }
+}
+
+#[test]
+fn two_servers_that_push_at_once_leave_both_objects_and_the_later_one_says_so() {
+    let env = place(small(17));
+    let name = segments(&env, 1).remove(0);
+    let bytes = std::fs::read(wal_file(&env, &name)).unwrap();
+    let slow = env.pgkeep.clone().failpoint("push-before-upload", "sleep(3000)");
+    let running = slow.dir(&env.pg.data).spawn(["wal", "push", &format!("pg_wal/{name}")]);
+    std::thread::sleep(Duration::from_millis(1500));
+    let mut twin = bytes.clone();
+    *twin.last_mut().unwrap() ^= 1;
+    let segment = pgkeep::model::SegmentName::parse(&name).unwrap();
+    put_object(&env, WalObjectName::Segment { segment, digest: digest_of(&twin) }, &twin);
+    running.wait().ok().says("two servers archive into one place");
+    assert_eq!(wal_keys(&env).iter().filter(|k| k.contains(&name)).count(), 2);
+    push(&env, &env.pgkeep, &name).ok().says("two servers archive into one place");
 }
 
 #[test]

@@ -119,6 +119,10 @@ impl Prefetch {
     }
 
     fn start(&self, jobs: &mut BTreeMap<WalFileName, Job>, file: WalFileName) -> watch::Receiver<Outcome> {
+        // What failed ahead of time may succeed now that it is needed.
+        if jobs.get(&file).is_some_and(|job| matches!(*job.done.borrow(), Some(Err(_)))) {
+            jobs.remove(&file);
+        }
         let job = jobs.entry(file).or_insert_with(|| {
             let (sender, done) = watch::channel(None);
             let supply = self.supply.clone();

@@ -71,7 +71,8 @@ impl WalObjects {
         &self.repositories
     }
 
-    /// Reads one object into `sink`. Blocks; for blocking threads only. When no copy is whole, the error is that of a
+    /// Reads one object into `sink`, from the repositories in their order, each one's replacements first. Blocks; for
+    /// blocking threads only. When no copy is whole, the error is that of a
     /// store that failed if there is one (it may come back), else of the first copy.
     pub fn read_into(
         &self,
@@ -80,8 +81,11 @@ impl WalObjects {
         sink: &mut dyn Sink,
     ) -> Result<ReadBack> {
         let mut failed: Option<Error> = None;
-        for copy in copies {
-            let Some(repository) = self.repositories.iter().find(|r| r.name == copy.repo) else { continue };
+        let places = self.repositories.iter().flat_map(|repository| {
+            let of_it = copies.iter().filter(|copy| copy.repo == repository.name);
+            of_it.map(move |copy| (repository, copy))
+        });
+        for (repository, copy) in places {
             sink.restart().map_err(cannot_write)?;
             match self.read_copy(repository, &copy.key, digest, sink) {
                 Ok(read) => return Ok(read),
