@@ -11,12 +11,14 @@ use std::time::Duration;
 use super::fetch_packs::{self, Fetch};
 use super::lay_out::{self, SideFiles};
 use super::place::DirectoryState;
-use super::plan::RestorePlan;
+use super::plan::{Commit, RestorePlan};
 use super::prepare::{self, Prepared, Task};
 use super::recover;
 use super::report::{Phases, Report};
-use super::{aside, config_files, finish, marker, save_wal, settings, survey};
+use super::wal_source::Files;
+use super::{aside, config_files, finish, marker, save_wal, scan, settings, survey};
 use crate::error::{Code, Error, Result};
+use crate::model::{SegmentSize, Target};
 use crate::repository::Repository;
 use crate::repository::continuity;
 use crate::util::failpoint;
@@ -115,6 +117,9 @@ async fn save(task: &Task<'_>, prepared: &mut Prepared) -> Result<()> {
         return Err(Error::internal("WAL that the plan needs was not saved"));
     }
     prepared.located.reach = reach;
+    if task.request.target == Target::Latest {
+        move_the_end(prepared, task, size).await?;
+    }
     let patches = prepared.plan.recovery.take().map(|r| r.patches).unwrap_or_default();
     let mut recovery = prepare::recovery_plan(
         task,
@@ -128,6 +133,29 @@ async fn save(task: &Task<'_>, prepared: &mut Prepared) -> Result<()> {
     );
     recovery.patches = patches;
     prepared.plan.recovery = Some(recovery);
+    Ok(())
+}
+
+/// The latest is by now what the server wrote until it was down.
+async fn move_the_end(prepared: &mut Prepared, task: &Task<'_>, size: SegmentSize) -> Result<()> {
+    let source = Files { wal: &prepared.wal, local: &[], chosen: &prepared.chosen, size };
+    let files = scan::way(&prepared.located.reach, size);
+    let tail = scan::tail(&source, &files, size, prepared.plan.system_identifier).await?;
+    let Some(tail) = tail else { return Ok(()) };
+    let (located, plan) = (&mut prepared.located, &mut prepared.plan);
+    located.end = tail.end.max(located.end);
+    located.needed_to = located.end;
+    located.archive_end = located.end;
+    located.last_record = tail.last_record.or(located.last_record);
+    located.last_kept = tail.last_commit.or(located.last_kept);
+    plan.target.end = located.end;
+    plan.target.last_kept = located.last_kept.map(Commit::from);
+    plan.wal.to = located.end;
+    (plan.lost.from, plan.lost.to) = (located.end, located.end);
+    if let (Some(_), Some(record)) = (plan.server.settings.get("recovery_target_lsn"), located.last_record) {
+        plan.server.settings.insert("recovery_target_lsn".to_owned(), record.to_string());
+    }
+    task.progress.note(&format!("the archive now reaches {}", located.end));
     Ok(())
 }
 

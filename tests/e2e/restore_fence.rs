@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::support::TestEnv;
 
 fn digests(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let files = walkdir::WalkDir::new(root).into_iter().map(|e| e.unwrap()).filter(|e| e.file_type().is_file());
+    let files =
+        walkdir::WalkDir::new(root).into_iter().map(|e| e.unwrap()).filter(|e| e.file_type().is_file());
     files.map(|e| (e.path().to_owned(), std::fs::read(e.path()).unwrap())).collect()
 }
 
@@ -32,7 +33,14 @@ fn neighbours_stay_unharmed(major: u32) {
     let side = env.side(&dir);
     assert_eq!(side.one("select count(*)::text from a"), "100");
     assert_eq!(side.one("select count(*)::text from b"), "200");
-    for statement in ["drop table a", "drop table b", "drop database inside", "drop tablespace older", "drop tablespace newer", "checkpoint"] {
+    for statement in [
+        "drop table a",
+        "drop table b",
+        "drop database inside",
+        "drop tablespace older",
+        "drop tablespace newer",
+        "checkpoint",
+    ] {
         side.sql(statement);
     }
     assert!(before == (digests(&home), digests(&newer)), "production's files were touched");

@@ -4,7 +4,11 @@ use crate::support::{Build, Ledger, PgOptions, Stop, TestEnv};
 
 fn stderr_of(env: &TestEnv, args: &[&str], status: i32) -> String {
     let ran = env.pgkeep.run(args).exits(status);
-    ran.stderr.lines().filter(|l| !l.starts_with("looking") && !l.starts_with("finding")).collect::<Vec<_>>().join("\n")
+    ran.stderr
+        .lines()
+        .filter(|l| !l.starts_with("looking") && !l.starts_with("finding"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
@@ -27,7 +31,10 @@ fn targets_outside_the_window_name_the_window() {
         let said = stderr_of(&env, &["restore", "--to", target, "--target-dir", side, "--yes"], 3);
         assert!(said.contains("error[target-unreachable]") && said.contains(what), "{said}");
         assert!(said.contains("what can be reached is from "), "{said}");
-        assert!(said.contains("see: runbooks/restore-to-a-moment.md") || said.contains("restore-to-a-moment.md"), "{said}");
+        assert!(
+            said.contains("see: runbooks/restore-to-a-moment.md") || said.contains("restore-to-a-moment.md"),
+            "{said}"
+        );
     }
     assert_eq!(dir.read_dir().unwrap().count(), 0, "nothing was written");
 }
@@ -60,7 +67,8 @@ fn a_place_that_is_in_use_is_never_touched() {
     env.backup();
     let dir = env.root.dir("full", 0o755);
     std::fs::write(dir.join("photo.jpg"), "x").unwrap();
-    let said = stderr_of(&env, &["restore", "--to", "backup", "--target-dir", dir.to_str().unwrap(), "--yes"], 3);
+    let said =
+        stderr_of(&env, &["restore", "--to", "backup", "--target-dir", dir.to_str().unwrap(), "--yes"], 3);
     assert!(said.contains("error[not-empty]"), "{said}");
     let data = env.pg.data.to_str().unwrap();
     let said = stderr_of(&env, &["restore", "--to", "backup", "--target-dir", data, "--yes"], 3);
@@ -111,16 +119,16 @@ fn too_little_room_and_tools_of_another_major_are_found_out_first() {
         .status()
         .unwrap();
     assert!(mounted.success(), "this test mounts a small file system and needs to run as root");
-    let said = stderr_of(&env, &["restore", "--to", "backup", "--target-dir", small.to_str().unwrap(), "--yes"], 3);
+    let said =
+        stderr_of(&env, &["restore", "--to", "backup", "--target-dir", small.to_str().unwrap(), "--yes"], 3);
     let unmounted = std::process::Command::new("umount").arg(&small).status().unwrap();
     assert!(unmounted.success());
     assert!(said.contains("error[no-space]") && said.contains("available"), "{said}");
 
-    let other = env.with_config("tools.toml", |text| {
-        text.replace("/pg/17/bin", "/pg/16/bin")
-    });
+    let other = env.with_config("tools.toml", |text| text.replace("/pg/17/bin", "/pg/16/bin"));
     let dir = env.side_dir("side");
-    let ran = other.run(["restore", "--to", "backup", "--target-dir", dir.to_str().unwrap(), "--yes"]).exits(1);
+    let ran =
+        other.run(["restore", "--to", "backup", "--target-dir", dir.to_str().unwrap(), "--yes"]).exits(1);
     assert!(ran.stderr.contains("error[tools]"), "{}", ran.stderr);
 }
 
