@@ -10,6 +10,7 @@ mod backup_full;
 mod cli_setup;
 mod control_file;
 mod harness;
+mod leaks;
 mod open_by_hand;
 mod postgres_instance;
 mod postgres_scan;
