@@ -38,6 +38,8 @@ struct Subject<'a> {
 
 pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
     let config = ctx.load_config()?;
+    // The probes are written into the stores.
+    config.require_encryption()?;
     let cluster = ctx.cluster(&config)?;
     as_owner::become_owner(&cluster.connection, cluster.data_directory.as_deref())?;
     let subject = Subject { ctx, config: &config, cluster };

@@ -63,6 +63,10 @@ pub struct Prepared {
 }
 
 pub async fn run(task: &Task<'_>) -> Result<Prepared> {
+    if task.request.place == Place::InPlace {
+        // It archives what pg_wal alone holds: whoever has not said to whom is told before the server is stopped.
+        task.config.require_encryption()?;
+    }
     task.progress.phase("looking at the archive");
     let archive = Archive::load(task.config, &task.cluster.name, task.only).await?;
     let state = survey::state(&task.data_directory)?;

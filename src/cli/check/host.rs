@@ -13,11 +13,8 @@ use crate::repository::{access, host_keys};
 /// Who can read the backups, who signs them.
 pub fn keys(config: &Config, findings: &mut Findings) {
     match &config.encryption {
-        EncryptionConfig::Unset => {
-            if let Err(error) = config.require_encryption() {
-                findings.error("encryption", &error);
-            }
-        }
+        // Refused before the first check.
+        EncryptionConfig::Unset => {}
         EncryptionConfig::None => findings.warn(
             "encryption",
             "everything is stored in the clear (encryption = \"none\")",

@@ -1,7 +1,5 @@
 //! Secrets in the configuration, in files and in commands: whatever goes right or wrong, none is ever printed.
 
-use std::path::PathBuf;
-
 use crate::support::{EnvOptions, Pgkeep, Ran, Root, S3, TestEnv};
 
 const PASSWORD: &str = "Pw-Zitronenfalter-91";
@@ -94,15 +92,12 @@ fn no_error_repeats_a_secret() {
     assert!(refused.code != Some(0) && refused.stderr.contains("keeper"), "{refused}");
     watch.every_way(&pgkeep.clone().env("PGPASSWORD", wrong), &["backup", "full"]);
     // A secret key that the store refuses, from each kind of place.
-    let secret_file = |text: &str| {
-        let path: PathBuf = env.root.join("s3.secret");
-        (format!("secret_key = {{ file = \"{}\" }}", path.display()), text.to_owned())
-    };
-    let (from, _) = secret_file("");
+    let from = format!("secret_access_key = {{ file = \"{}\" }}", env.root.join("s3.secret").display());
     env.root.file("wrong.secret", 0o600, wrong);
-    let file = format!("secret_key = {{ file = \"{}\" }}", env.root.join("wrong.secret").display());
-    let variable = "secret_key = { env = \"WRONG_SECRET\" }".to_owned();
-    let command = format!("secret_key = {{ command = \"cat {}\" }}", env.root.join("wrong.secret").display());
+    let file = format!("secret_access_key = {{ file = \"{}\" }}", env.root.join("wrong.secret").display());
+    let variable = "secret_access_key = { env = \"WRONG_SECRET\" }".to_owned();
+    let command =
+        format!("secret_access_key = {{ command = \"cat {}\" }}", env.root.join("wrong.secret").display());
     for (number, to) in [file, variable, command].into_iter().enumerate() {
         let broken = env
             .with_config(&format!("wrong{number}.toml"), |text| {
@@ -121,17 +116,18 @@ fn no_error_repeats_a_secret() {
 /// Faulty configurations, each of which has the secret in the faulty line itself.
 fn faulty(config: &str, secret: &str) -> Vec<String> {
     let connection = |text: &str| config.replace("connection = \"", &format!("connection = \"{text} "));
-    let key = |line: &str| config.replace("path_style = true", &format!("path_style = true\n{line}"));
+    let key = |line: &str| {
+        config.replace("path_style = true", &format!("path_style = true\n[repository.credentials]\n{line}"))
+    };
     vec![
         connection(&format!("password={secret}")),
         connection(&format!("password = '{secret}")),
-        connection(&format!("passwort={secret}")),
         config
             .replace("connection = \"", &format!("connection = \"postgresql://keeper:{secret}@/postgres?x=")),
         config.replace("[[repository]]", &format!("[[repository]]\nsession_token = \"{secret}\"")),
-        key(&format!("session_token = \"{secret}\" \"{secret}\"")),
-        key(&format!("session_token = \"{secret}")),
-        key(&format!("session_token = {{ value = \"{secret}\" }}")),
+        key(&format!("secret_access_key = \"{secret}\" \"{secret}\"")),
+        key(&format!("secret_access_key = \"{secret}")),
+        key(&format!("secret_access_key = {{ value = \"{secret}\" }}")),
         key(&format!("secret = \"{secret}\"")),
         key(&format!("{secret}")),
         config.replace("identity_file = \"", &format!("identity_file = \"{secret}\"\nx = \"")),
