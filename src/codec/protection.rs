@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
+use crate::util::human::redacted;
 
 /// The age recipients (`age1…`) that data is encrypted to. Cheap to clone; never empty.
 #[derive(Clone)]
@@ -16,7 +17,7 @@ impl Recipients {
         for text in texts {
             let text = text.as_ref().trim();
             let recipient = text.parse().map_err(|why: &str| {
-                Error::new(Code::Key, format!("`{text}` is not an age recipient"))
+                Error::new(Code::Key, format!("`{}` is not an age recipient", redacted(text)))
                     .because(why)
                     .hint("a recipient looks like age1…; `age-keygen -y identity.txt` prints it")
             })?;

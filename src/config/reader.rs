@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::secret::Secret;
 use super::value;
 use crate::error::{Code, Error};
+use crate::util::human::redacted;
 
 /// The faults found so far, by line.
 pub(super) struct Faults {
@@ -41,7 +42,7 @@ impl Faults {
     /// A fault at a place in the text; without one it concerns the whole file.
     pub(super) fn add(&self, span: Option<Range<usize>>, what: impl Into<String>) {
         let line = span.map_or(0, |span| self.line(&span));
-        self.found.borrow_mut().insert((line, what.into()));
+        self.found.borrow_mut().insert((line, redacted(&what.into())));
     }
 
     /// Counted from 1.

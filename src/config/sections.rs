@@ -168,6 +168,12 @@ fn store(section: &mut Section<'_>) -> StoreConfig {
     {
         section.fault("endpoint", format!("`{text}` is not a URL such as \"https://s3.example.com\""));
     }
+    for (key, text) in [("url", Some(&url)), ("endpoint", endpoint.as_ref())] {
+        if text.is_some_and(|text| has_user(text)) {
+            section
+                .fault(key, "credentials do not stand in a URL: use [repository.credentials] or a profile");
+        }
+    }
     let part_size = section.size("part_size");
     if part_size.is_some_and(|bytes| !(5 << 20..=1 << 30).contains(&bytes)) {
         section.fault("part_size", "must be from 5MiB to 1GiB");
@@ -195,6 +201,12 @@ fn store(section: &mut Section<'_>) -> StoreConfig {
         connect_timeout: section.duration("connect_timeout"),
         operation_deadline: section.duration("operation_deadline"),
     }
+}
+
+/// `scheme://user:password@host/…` of a store that is no directory.
+fn has_user(url: &str) -> bool {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("file", ""));
+    scheme != "file" && rest.split('/').next().is_some_and(|authority| authority.contains('@'))
 }
 
 /// The form of a store's URL; whether the store is there is found out by who opens it.

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 use crate::model::Timestamp;
+use crate::util::human::redacted;
 
 /// The host's signing key.
 pub struct HostKey {
@@ -118,7 +119,7 @@ impl PublicHostKey {
             PublicKey::from_base64(text)
         };
         parsed.map(Self).map_err(|e| {
-            Error::new(Code::Key, format!("`{text}` is not a host's public key"))
+            Error::new(Code::Key, format!("`{}` is not a host's public key", redacted(text)))
                 .because(e)
                 .hint("it looks like RW…; `pgkeep init` and `pgkeep key show` print it on the other host")
         })

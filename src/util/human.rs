@@ -16,6 +16,26 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// A text that goes into a message, without what was put there by mistake: an identity, or the password of a URL.
+pub fn redacted(text: &str) -> String {
+    const IDENTITY: &str = "AGE-SECRET-KEY-";
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.to_ascii_uppercase().find(IDENTITY) {
+        let after = at + IDENTITY.len();
+        shown.push_str(&rest[..after]);
+        shown.push('…');
+        rest = rest[after..].trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+    }
+    shown.push_str(rest);
+    let Some((scheme, rest)) = shown.split_once("://") else { return shown };
+    let end = rest.find(['/', '"', '`', ' ']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://…{}", &rest[at..]),
+        None => shown,
+    }
+}
+
 /// A span for people: tenths below ten seconds, whole seconds above ("2.4s", "1m 35s").
 pub fn span(span: Duration) -> String {
     let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
@@ -28,6 +48,14 @@ pub fn span(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identity_or_a_password_in_a_message_is_not_repeated() {
+        let said = redacted("`age-secret-key-1QQQ` and `AGE-SECRET-KEY-1ZZZ` are not recipients");
+        assert_eq!(said, "`age-secret-key-…` and `AGE-SECRET-KEY-…` are not recipients");
+        assert_eq!(redacted("`s3://key:pa@ss@bucket/x@y` is wrong"), "`s3://…@bucket/x@y` is wrong");
+        assert_eq!(redacted("é http://host/a@b"), "é http://host/a@b");
+    }
 
     #[test]
     fn bytes_are_printed_for_people() {
