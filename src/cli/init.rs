@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::context::{Context, Outcome};
-use crate::config::Config;
+use crate::config::{Config, EncryptionConfig};
 use crate::error::{Code, Error, Result};
 use crate::model::ClusterName;
 use crate::postgres::as_owner;
@@ -127,10 +127,19 @@ fn work(ctx: &Context, args: &Args, places: &mut Places) -> Result<Report> {
     let keys = host_keys::make_missing(&KeyFiles::of(&config))?;
     places.made.extend(keys.iter().map(|path| format!("key {}", path.display())));
     ctx.block_on_light(with_server(ctx, args, &config, places))?.and_then(|mut report| {
-        report.identity = identity;
+        // Said each time, for as long as it lies here.
+        report.identity = identity.or_else(|| identity_here(&config));
         report.made.clone_from(&places.made);
         Ok(report)
     })
+}
+
+/// The configured identity, where it lies on this host.
+fn identity_here(config: &Config) -> Option<PathBuf> {
+    match &config.encryption {
+        EncryptionConfig::Recipients { identity_file: Some(path), .. } if path.exists() => Some(path.clone()),
+        _ => None,
+    }
 }
 
 /// As root, whose server this is; else nobody becomes anybody.
@@ -142,12 +151,7 @@ fn owner(connection: &str, directory: Option<&Path>) -> Result<Option<crate::pos
 fn configuration(ctx: &Context, args: &Args, places: &mut Places) -> Result<Option<PathBuf>> {
     let path = &ctx.config_path;
     if path.exists() {
-        if args.repository.is_some() || args.connection.is_some() || !args.recipient.is_empty() {
-            return Err(Error::new(Code::Usage, "there is a configuration already; it is not changed")
-                .at(path.display())
-                .hint("edit it, then run `pgkeep init` without --connection, --repository and --recipient"));
-        }
-        return Ok(None);
+        return same_as_there(ctx, args, path).map(|()| None);
     }
     let url = args.repository.clone().ok_or_else(|| {
         Error::new(Code::Usage, "there is no configuration yet, and --repository was not given")
@@ -156,6 +160,11 @@ fn configuration(ctx: &Context, args: &Args, places: &mut Places) -> Result<Opti
     })?;
     let connection = args.connection.clone().unwrap_or_else(|| default_connection(args.create_role));
     places.owner = owner(&connection, args.data_directory.as_deref())?;
+    // Written down, so that a restore knows it when the server is gone.
+    let data_directory = match &args.data_directory {
+        Some(given) => Some(given.clone()),
+        None => as_owner::data_directory(&connection)?,
+    };
     let fresh = args.recipient.is_empty() && args.encryption.is_none();
     let identity = fresh.then(|| {
         let beside = || path.with_file_name("identity.txt");
@@ -164,7 +173,7 @@ fn configuration(ctx: &Context, args: &Args, places: &mut Places) -> Result<Opti
     let new = |recipients| NewConfiguration {
         cluster: ctx.cluster.as_ref().map_or_else(|| "main".to_owned(), ToString::to_string),
         connection: connection.clone(),
-        data_directory: args.data_directory.clone(),
+        data_directory: data_directory.clone(),
         bin_directory: args.bin_directory.clone(),
         state_directory: args.state_directory.clone(),
         repository: ctx.repo.as_ref().map_or_else(|| "main".to_owned(), ToString::to_string),
@@ -184,6 +193,34 @@ fn configuration(ctx: &Context, args: &Args, places: &mut Places) -> Result<Opti
     Config::parse(path, &text)?;
     places.configuration(path, &text)?;
     Ok(identity)
+}
+
+/// On an existing configuration what was typed must be what is there: it is never changed, and never ignored either.
+fn same_as_there(ctx: &Context, args: &Args, path: &Path) -> Result<()> {
+    let config = ctx.load_config()?;
+    let differs = |what: &str| {
+        Err(Error::new(Code::Usage, format!("there is a configuration already, and it has another {what}"))
+            .at(path.display())
+            .hint("it is not changed here: edit it, then run `pgkeep init` again"))
+    };
+    let cluster = ctx.cluster(&config)?;
+    if args.connection.as_ref().is_some_and(|given| *given != cluster.connection) {
+        return differs("connection");
+    }
+    if args.repository.as_ref().is_some_and(|url| !config.repositories.iter().any(|r| r.store.url == *url)) {
+        return differs("repository");
+    }
+    let recipients = match &config.encryption {
+        EncryptionConfig::Recipients { recipients, .. } => recipients.as_slice(),
+        EncryptionConfig::None | EncryptionConfig::Unset => &[],
+    };
+    if !args.recipient.iter().all(|given| recipients.contains(given)) {
+        return differs("recipient");
+    }
+    if args.encryption.is_some() && config.encryption != EncryptionConfig::None {
+        return differs("encryption");
+    }
+    Ok(())
 }
 
 fn default_connection(create_role: bool) -> String {

@@ -94,7 +94,7 @@ pub const KEYS: &[KeyDoc] = &[
         "A libpq connection string or URL. Data directory, port, version and tools are found through it. A \
          password does not stand here: use a pass file."),
     key(CLUSTER, "data_directory", "path", "asked of the server", "\"/var/lib/postgresql/17/main\"",
-        "Needed only to restore when the server is gone and was never asked."),
+        "Asked of the running server where it is not set; needed to restore when the server is gone. `init` writes it down."),
     key(CLUSTER, "bin_directory", "path", "found", "\"/usr/lib/postgresql/17/bin\"",
         "PostgreSQL's programs of the cluster's major version."),
     key(CLUSTER, "primary", "text", "none", "\"host=db1 user=pgkeep dbname=postgres\"",

@@ -2,7 +2,7 @@
 //! are nobody there: so root becomes the owner of the server's files first, found by the data directory, by the
 //! server's socket, or by the usual user's name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::connect::connect_to;
 use super::conninfo::ConnInfo;
@@ -30,6 +30,26 @@ pub fn owner(connection: &str, data_directory: Option<&Path>) -> Result<Owner> {
             .because(e)
             .hint("set data_directory of the cluster in the configuration")
     })
+}
+
+/// The socket of a connection to this host, where there is one.
+fn socket(connection: &str) -> Result<Option<PathBuf>> {
+    let info = ConnInfo::resolve(connection)?;
+    let mut sockets = info.hosts.iter().filter(|host| host.is_socket());
+    Ok(sockets.find_map(|h| {
+        let path = Path::new(&h.host).join(format!(".s.PGSQL.{}", h.port));
+        path.exists().then_some(path)
+    }))
+}
+
+/// The data directory of the server behind a socket of this host, as its lock file says (miscinit.c,
+/// `CreateSocketLockFile`: process, data directory, …). None where that cannot be read.
+pub fn data_directory(connection: &str) -> Result<Option<PathBuf>> {
+    let Some(socket) = socket(connection)? else { return Ok(None) };
+    let mut lock = socket.into_os_string();
+    lock.push(".lock");
+    let text = std::fs::read_to_string(lock).unwrap_or_default();
+    Ok(text.lines().nth(1).map(PathBuf::from).filter(|path| path.is_absolute() && path.is_dir()))
 }
 
 /// As root, becomes the owner of the server's files for the rest of this process; as anybody else, nothing changes.

@@ -30,7 +30,10 @@ pub async fn data_directory_of(place: &Place, cluster: &ClusterConfig) -> Result
     if let Some(dir) = &cluster.data_directory {
         return Ok(dir.clone());
     }
-    let asked = async { crate::postgres::connect(&cluster.connection).await?.facts().await };
+    let asked = async {
+        // As root nobody is let in by `peer`; whoever owns the server's files is.
+        crate::postgres::as_owner::connect_as_owner(&cluster.connection, None).await?.facts().await
+    };
     match asked.await {
         Ok(facts) => Ok(facts.data_directory),
         Err(e) => {
