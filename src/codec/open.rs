@@ -148,7 +148,7 @@ fn stored_span(offset: u64, length: u64) -> u64 {
     chunks.max(1) * AGE_CHUNK_STORED
 }
 
-/// One zstd frame of a sealed object: `length` bytes from `offset` on, both in the compressed stream inside age.
+/// A stretch of whole zstd frames of a sealed object: `length` bytes from `offset` on, both in the compressed stream inside age.
 /// The source is asked for its head (age's header) and for the chunks that hold the frame, no more.
 pub fn open_frame<'s, S: SeekableSource + 's>(
     mut source: S,

@@ -108,13 +108,6 @@ impl<W: Write> SealWriter<W> {
         self.frames.end_frame().map_err(cannot_seal)
     }
 
-    /// The same, for a frame that will hold exactly `plain_bytes`.
-    pub fn next_sized_frame(&mut self, plain_bytes: u64) -> Result<u64> {
-        let offset = self.next_frame()?;
-        self.frames.begin_sized(plain_bytes).map_err(cannot_seal)?;
-        Ok(offset)
-    }
-
     /// Plain bytes taken so far.
     pub fn plain_bytes(&self) -> u64 {
         self.plain_bytes

@@ -58,6 +58,35 @@ proptest! {
 }
 
 #[test]
+fn a_long_stream_goes_on_in_the_next_frame() {
+    let key = key();
+    let ids = key.identities().unwrap();
+    let noise: Vec<u8> =
+        (0..2_600_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let mut writer = SealWriter::new(Vec::new(), &age_for(&key), DEFAULT_LEVEL, None).unwrap();
+    // In odd pieces, in one piece, and as a member that is read alone.
+    noise.chunks(999_983).for_each(|piece| writer.write_all(piece).unwrap());
+    let offset = writer.next_frame().unwrap();
+    writer.write_all(&noise).unwrap();
+    let end = writer.next_frame().unwrap();
+    let (stored, sealed) = writer.finish().unwrap();
+    assert_eq!(sealed.plain_bytes, 2 * noise.len() as u64);
+    assert!(open(&stored, "x.zst.age", Some(&ids)).unwrap() == [noise.as_slice(), &noise].concat());
+    let source = Counted {
+        inner: Cursor::new(stored),
+        ahead: 0,
+        window: 0..0,
+        fetches: std::rc::Rc::new(std::cell::Cell::new(0)),
+    };
+    let mut alone = Vec::new();
+    open_frame(source, "x.zst.age", Some(&ids), offset, end - offset)
+        .unwrap()
+        .read_to_end(&mut alone)
+        .unwrap();
+    assert!(alone == noise);
+}
+
+#[test]
 fn the_digests_are_those_of_the_bytes() {
     use sha2::Digest as _;
     let key = key();
@@ -222,7 +251,7 @@ fn one_frame_is_read_alone_in_two_ranged_reads() {
         for number in 0..60u32 {
             let noise: Vec<u8> =
                 (0..7000u32).flat_map(|n| (n ^ number).wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-            let offset = writer.next_sized_frame(noise.len() as u64).unwrap();
+            let offset = writer.next_frame().unwrap();
             writer.write_all(&noise).unwrap();
             frames.push((offset, writer.next_frame().unwrap() - offset, noise));
         }

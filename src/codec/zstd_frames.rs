@@ -1,21 +1,26 @@
 //! A zstd encoder of several frames over one writer, with the content checksum on and frames that end where the
-//! caller says.
+//! caller says, or when they are full.
+//!
+//! A frame is compressed in one go from one stretch of memory. zstd's streaming mode keeps its window in a ring and
+//! so works on two stretches most of the time, which costs a third of its speed.
 
 use std::io::{self, Write};
 
-use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
-use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, get_error_name};
+use zstd::zstd_safe::{CCtx, CParameter, compress_bound, get_error_name};
 
-/// Compressed bytes leave in pieces of this size: large enough that age's 64 KiB chunks stay whole.
-const OUT_BYTES: usize = 128 << 10;
+/// Plain bytes of a full frame. A longer window would find little more at the levels that are used, and this bounds
+/// memory: one such buffer, and one for the result.
+const FRAME_BYTES: usize = 4 << 20;
 
 pub(super) struct ZstdFrames<W: Write> {
     inner: W,
     context: CCtx<'static>,
+    /// What the open frame holds so far; its capacity grows with need.
+    pending: Vec<u8>,
     out: Vec<u8>,
     /// Compressed bytes handed on so far.
     written: u64,
-    /// True once the current frame has begun.
+    /// True once the current frame has begun, even if it is to stay empty.
     open: bool,
 }
 
@@ -28,7 +33,7 @@ impl<W: Write> ZstdFrames<W> {
         let mut context = CCtx::try_create().ok_or_else(|| io::Error::other("zstd: no memory"))?;
         context.set_parameter(CParameter::CompressionLevel(level)).map_err(failed)?;
         context.set_parameter(CParameter::ChecksumFlag(true)).map_err(failed)?;
-        Ok(Self { inner, context, out: Vec::with_capacity(OUT_BYTES), written: 0, open: false })
+        Ok(Self { inner, context, pending: Vec::new(), out: Vec::new(), written: 0, open: false })
     }
 
     /// Bytes as they are, between frames (a skippable frame).
@@ -39,32 +44,24 @@ impl<W: Write> ZstdFrames<W> {
         Ok(())
     }
 
-    fn step(&mut self, input: &mut InBuffer<'_>, end: ZSTD_EndDirective) -> io::Result<usize> {
-        self.out.clear();
-        let mut output = OutBuffer::around(&mut self.out);
-        let left = self.context.compress_stream2(&mut output, input, end).map_err(failed)?;
-        let made = output.pos();
-        if made > 0 {
-            self.inner.write_all(&self.out[..made])?;
-            self.written += made as u64;
-        }
-        Ok(left)
-    }
-
     /// Ends the frame, if one is open, and says at which compressed offset the next one starts.
     pub(super) fn end_frame(&mut self) -> io::Result<u64> {
-        while self.open {
-            self.open = self.step(&mut InBuffer::around(&[]), ZSTD_EndDirective::ZSTD_e_end)? > 0;
+        if self.open {
+            self.compress(None)?;
+            self.pending.clear();
+            self.open = false;
         }
         Ok(self.written)
     }
 
-    /// Begins a frame that will hold exactly so many plain bytes: zstd fits its tables to them, and the frame
-    /// says its size. A frame that ends with another count is an error.
-    pub(super) fn begin_sized(&mut self, plain_bytes: u64) -> io::Result<()> {
-        debug_assert!(!self.open, "a frame inside a frame");
-        self.context.set_pledged_src_size(Some(plain_bytes)).map_err(failed)?;
-        self.open = true;
+    /// One frame of what is pending, or of the caller's own bytes.
+    fn compress(&mut self, bytes: Option<&[u8]>) -> io::Result<()> {
+        let bytes = bytes.unwrap_or(&self.pending);
+        self.out.clear();
+        self.out.reserve(compress_bound(bytes.len()));
+        self.context.compress2(&mut self.out, bytes).map_err(failed)?;
+        self.inner.write_all(&self.out)?;
+        self.written += self.out.len() as u64;
         Ok(())
     }
 
@@ -86,12 +83,18 @@ impl<W: Write> Write for ZstdFrames<W> {
         if bytes.is_empty() {
             return Ok(0);
         }
-        self.open = true;
-        let mut input = InBuffer::around(bytes);
-        while input.pos() < bytes.len() {
-            self.step(&mut input, ZSTD_EndDirective::ZSTD_e_continue)?;
+        let take = bytes.len().min(FRAME_BYTES - self.pending.len());
+        if take == FRAME_BYTES {
+            // A whole frame lies in the caller's memory: no need to copy it.
+            self.compress(Some(&bytes[..take]))?;
+            return Ok(take);
         }
-        Ok(bytes.len())
+        self.open = true;
+        self.pending.extend_from_slice(&bytes[..take]);
+        if self.pending.len() == FRAME_BYTES {
+            self.end_frame()?;
+        }
+        Ok(take)
     }
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()

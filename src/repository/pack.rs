@@ -1,4 +1,4 @@
-//! Packs: one tar stream inside zstd inside age, each member in a zstd frame of its own.
+//! Packs: one tar stream inside zstd inside age, each member in zstd frames of its own.
 //!
 //! `age -d | zstd -d | tar x` opens one; a member alone is read by its frame's place, which [`PackWriter`] notes for
 //! the index. A pack that was not finished yields no [`FinishedPack`], so no record can name it.
@@ -20,8 +20,9 @@ const ZEROS: [u8; 1024] = [0; 1024];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedMember {
     pub name: Vec<u8>,
-    /// Of its frame, tar header included, in the compressed stream inside age.
+    /// Of its first frame, tar header included, in the compressed stream inside age.
     pub offset: u64,
+    /// Of all its frames.
     pub length: u64,
     /// Plain bytes of the file.
     pub size: u64,
@@ -63,7 +64,7 @@ impl<W: Write> PackWriter<W> {
             return Err(Error::internal("a pack's member inside another"));
         }
         let blocks = encode(head)?;
-        let offset = self.seal.next_sized_frame(blocks.len() as u64 + head.size + padding(head.size))?;
+        let offset = self.seal.next_frame()?;
         self.put(&blocks)?;
         self.members.push(PackedMember { name: head.name.to_vec(), offset, length: 0, size: head.size });
         self.missing = head.size;
@@ -110,7 +111,7 @@ impl<W: Write> PackWriter<W> {
         if self.open {
             return Err(Error::internal("a pack is finished inside a member"));
         }
-        self.seal.next_sized_frame(ZEROS.len() as u64)?;
+        self.seal.next_frame()?;
         self.put(&ZEROS)?;
         let (inner, sealed) = self.seal.finish()?;
         Ok((inner, FinishedPack { sealed, members: self.members }))
