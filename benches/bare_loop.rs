@@ -34,6 +34,13 @@ fn main() {
     }
 }
 
+type Queue = Mutex<std::vec::IntoIter<(PathBuf, u64)>>;
+
+/// The lock is held for the taking alone.
+fn take(queue: &Queue) -> Option<(PathBuf, u64)> {
+    queue.lock().unwrap().next()
+}
+
 fn files(root: &Path) -> Vec<(PathBuf, u64)> {
     let mut found: Vec<(PathBuf, u64)> = walkdir::WalkDir::new(root)
         .into_iter()
@@ -58,7 +65,7 @@ fn seal(source: &Path, store: &Path, level: i32, threads: usize) {
         for _ in 0..threads {
             scope.spawn(|| {
                 let mut buffer = vec![0; BUFFER_BYTES];
-                while let Some(first) = queue.lock().unwrap().next() {
+                while let Some(first) = take(&queue) {
                     let name = format!("{:05}.zst.age", packs.fetch_add(1, Ordering::Relaxed));
                     let recipients = [&recipient as &dyn age::Recipient];
                     let encryptor = age::Encryptor::with_recipients(recipients.into_iter()).unwrap();
@@ -68,7 +75,7 @@ fn seal(source: &Path, store: &Path, level: i32, threads: usize) {
                     while let Some((path, bytes)) = next {
                         taken += bytes;
                         plain.fetch_add(copy_hashed(&path, &mut encoder, &mut buffer), Ordering::Relaxed);
-                        next = if taken < PACK_BYTES { queue.lock().unwrap().next() } else { None };
+                        next = if taken < PACK_BYTES { take(&queue) } else { None };
                     }
                     encoder.finish().unwrap().finish().unwrap().sync_all().unwrap();
                 }
@@ -96,17 +103,20 @@ fn copy_hashed(path: &Path, out: &mut impl Write, buffer: &mut [u8]) -> u64 {
 
 fn open(store: &Path, destination: &Path, threads: usize) {
     fs::create_dir_all(destination).unwrap();
-    let identity: age::x25519::Identity = fs::read_to_string(store.join("identity.txt")).unwrap().parse().unwrap();
-    let packs: Vec<_> = files(store).into_iter().filter(|(p, _)| p.extension().is_some_and(|e| e == "age")).collect();
+    let identity: age::x25519::Identity =
+        fs::read_to_string(store.join("identity.txt")).unwrap().parse().unwrap();
+    let packs: Vec<_> =
+        files(store).into_iter().filter(|(p, _)| p.extension().is_some_and(|e| e == "age")).collect();
     let queue = Mutex::new(packs.into_iter());
     let plain = AtomicU64::new(0);
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some((path, _)) = queue.lock().unwrap().next() {
+                while let Some((path, _)) = take(&queue) {
                     let decryptor = age::Decryptor::new(File::open(&path).unwrap()).unwrap();
-                    let plain_side = decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity)).unwrap();
+                    let plain_side =
+                        decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity)).unwrap();
                     let mut decoder = zstd::Decoder::new(plain_side).unwrap();
                     let mut out = File::create(destination.join(path.file_stem().unwrap())).unwrap();
                     plain.fetch_add(io::copy(&mut decoder, &mut out).unwrap(), Ordering::Relaxed);
