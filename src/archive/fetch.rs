@@ -53,6 +53,13 @@ pub struct Request<'a> {
     pub now: Timestamp,
 }
 
+/// A runtime whose transfers end when it is shut down, which lets the thread that waits for them remove its unfinished
+/// file: a single-threaded one would keep them until it is dropped.
+pub fn runtime() -> Result<Runtime> {
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    built.map_err(|e| Error::new(Code::Io, "cannot start the asynchronous runtime").because(e))
+}
+
 /// Fetches one file. Blocks; bounded by the configured deadline.
 pub fn run(request: &Request<'_>, runtime: &Runtime) -> Result<Fetched> {
     failpoint::reach("fetch-panic")?;

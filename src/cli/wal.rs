@@ -3,12 +3,11 @@
 //! `wal fetch` has exits of its own from its first instruction on ([`fetch_process`]): 0, 1 and 200.
 //!
 //! Neither listens for signals: PostgreSQL ends its commands with SIGTERM, and they must end as that. Neither builds more
-//! than a single-threaded runtime, and a runtime is left without waiting for threads that hang in a dead file system.
-
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+//! than one worker, and a runtime is left without waiting long for threads that hang in a dead file system.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -20,7 +19,7 @@ use crate::error::{Code, Error, Result};
 use crate::util::{clock, failpoint};
 
 /// Threads get so long to remove what they have begun; one that hangs in a dead file system is left.
-const LEAVING: Duration = Duration::from_millis(300);
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// Archives and fetches WAL.
 #[derive(Debug, Subcommand)]
@@ -126,7 +125,7 @@ fn run_fetch(ctx: &Context, args: &FetchArgs) -> Result<fetch::Fetched> {
         destination: &args.destination,
         now: clock::now(),
     };
-    let runtime = ctx.light_runtime()?;
+    let runtime = fetch::runtime()?;
     let fetched = fetch::run(&request, &runtime);
     runtime.shutdown_timeout(LEAVING);
     fetched
