@@ -9,6 +9,7 @@
 mod backup_full;
 mod cli_setup;
 mod control_file;
+mod fork;
 mod harness;
 mod leaks;
 mod open_by_hand;
