@@ -56,6 +56,8 @@ enum ActionArg {
     Shutdown,
 }
 
+// One flag per option of the command line.
+#[allow(clippy::struct_excessive_bools, clippy::struct_field_names)]
 #[derive(Debug, ClapArgs)]
 struct To {
     /// latest, a time (without a zone it is UTC; also "10 minutes ago"), lsn:…, xid:…, name:… or backup.
@@ -221,7 +223,7 @@ fn confirm(ctx: &Context, args: &To, prepared: &Prepared) -> Result<()> {
         let answer = if args.yes {
             plan.cluster.to_string()
         } else {
-            ctx.ask(&format!("--overwrite deletes what is there. Type the cluster's name to go on: "))?
+            ctx.ask("--overwrite deletes what is there. Type the cluster's name to go on: ")?
         };
         if answer != plan.cluster.as_str() {
             return Err(not_confirmed());

@@ -82,15 +82,11 @@ async fn prove(
         found: timeline.to_string(),
         holds: timeline > highest,
     });
-    match session {
-        Some(session) => prove_last_commit(plan, report, session).await,
-        None => {
-            report
-                .notes
-                .push("no role was let in to look at the last commit; its place was checked".to_owned());
-            Ok(())
-        }
+    if let Some(session) = session {
+        return prove_last_commit(plan, report, session).await;
     }
+    report.notes.push("no role was let in to look at the last commit; its place was checked".to_owned());
+    Ok(())
 }
 
 async fn prove_last_commit(plan: &RestorePlan, report: &mut Report, session: &Session) -> Result<()> {

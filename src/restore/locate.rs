@@ -93,7 +93,7 @@ impl Search<'_> {
         if scanned.broken {
             return Err(refuse::broken(&scanned));
         }
-        Ok(self.located(backup, reach, scanned, None))
+        Ok(Self::located(backup, reach, scanned, None))
     }
 
     async fn lsn(&self, lsn: Lsn, tail: Option<&Tail>, bounds: &Bounds) -> Result<Located> {
@@ -159,7 +159,7 @@ impl Search<'_> {
         if scanned.broken {
             return Err(refuse::broken(&scanned));
         }
-        Ok(scanned.outcome.stop.is_some().then(|| self.located(backup, reach, scanned, tail)))
+        Ok(scanned.outcome.stop.is_some().then(|| Self::located(backup, reach, scanned, tail)))
     }
 
     async fn scan(&self, backup: &Candidate, files: &[WayFile]) -> Result<Scanned> {
@@ -175,7 +175,7 @@ impl Search<'_> {
         task.run(TargetScanner::new(self.target.clone(), self.inclusion, backup.start, consistency)).await
     }
 
-    fn located(&self, backup: &Candidate, reach: &Reach, scanned: Scanned, tail: Option<&Tail>) -> Located {
+    fn located(backup: &Candidate, reach: &Reach, scanned: Scanned, tail: Option<&Tail>) -> Located {
         let outcome = scanned.outcome;
         // What was read ends soon after the target; the archive's last commit is that of its tail.
         let beyond = |m: &TransactionMark| outcome.stop.is_some() && m.lsn >= outcome.end;

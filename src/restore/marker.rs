@@ -38,7 +38,8 @@ pub fn read(data_directory: &Path) -> Result<Option<Unfinished>> {
 pub fn place(data_directory: &Path, plan: &str, fills: &[&PathBuf]) -> Result<()> {
     let mut text = format!("{plan}\n");
     for directory in fills {
-        text.push_str(&format!("{}\n", directory.display()));
+        text.push_str(&directory.display().to_string());
+        text.push('\n');
     }
     durable::atomic_replace(&data_directory.join(RESTORING), text.as_bytes(), 0o600)
 }

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::model::{
     BackupId, ClusterName, Inclusion, Lsn, PgMajor, RepoName, SystemId, Target, TimelineId, Timestamp,
 };
-use crate::repository::record::BackupRecord;
+use crate::repository::record::{BackupRecord, BaseBackup};
 use crate::repository::recovery_plan::RecoveryPlan;
 use crate::wal::TransactionMark;
 
@@ -185,87 +185,95 @@ pub struct Found<'a> {
 /// The plan, or why there is none. Nothing is read or written here.
 pub fn make(request: &Request, found: Found<'_>) -> Result<RestorePlan> {
     let base = found.record.base()?;
-    let located = found.located;
     let in_place = request.place == Place::InPlace;
-    let major = found.record.major().unwrap_or(PgMajor(0));
-    let spread = tablespaces::plan(request, base, &located.created, found.place)?;
-    let mut recovery = found.recovery;
+    let spread = tablespaces::plan(request, base, &found.located.created, found.place)?;
+    let mut recovery = found.recovery.clone();
     recovery.patches = spread.patches;
-    let moves = super::aside::moves(request, found.place, found.now);
-    let side = settings::SideAddress::of(request, found.place)?;
-    let (from, to) = (base.start_lsn, located.needed_to);
-    let segments = recovery.segments();
-    let wal = PlannedWal {
-        from,
-        to,
-        segments,
-        bytes: segments * base.wal_segment_bytes.bytes(),
-        timelines: recovery.timelines.iter().map(|t| (t.timeline, t.switch)).collect(),
-        only_in_pg_wal: found.only_in_pg_wal,
-    };
     let space = space::check(request, found.record, &spread.tablespaces, found.place)?;
-    let server = PlannedServer {
-        start: !request.no_start,
-        standby: request.standby,
-        action: request.action,
-        manager: if in_place { found.place.service.clone() } else { "a side instance of pgkeep".to_owned() },
-        port: side.as_ref().map(|s| s.port),
-        socket_dir: side.map(|s| s.socket_dir),
-        settings: settings::recovery(
-            request,
-            located,
-            &recovery,
-            &found.fetch_command,
-            found.primary_conninfo,
-        ),
-    };
     Ok(RestorePlan {
-        id: found.id,
+        id: found.id.clone(),
         made_at: found.now,
         host: found.place.host.clone(),
-        cluster: found.cluster,
+        cluster: found.cluster.clone(),
         system_identifier: found.record.system_identifier,
-        pg_major: major,
-        warnings: found.warnings,
-        target: PlannedTarget {
-            target: request.target.clone(),
-            zone_assumed: request.zone_assumed,
-            inclusion: request.target.has_inclusion().then_some(request.inclusion),
-            timeline: recovery.target_timeline(),
-            stops_at: located.stop.as_ref().map(|s| s.record),
-            end: located.end,
-            last_kept: located.last_kept.map(Commit::from),
-        },
-        backup: PlannedBackup {
-            id: found.record.id.clone(),
-            why: why(request, found.passed_over.len()),
-            repository: found.repository,
-            stop_time: base.stop_time,
-            start_lsn: base.start_lsn,
-            stop_lsn: base.stop_lsn,
-            bytes_raw: found.record.bytes_raw,
-            bytes_stored: found.record.bytes_stored,
-            passed_over: found.passed_over,
-        },
-        wal,
+        pg_major: found.record.major().unwrap_or(PgMajor(0)),
+        warnings: found.warnings.clone(),
+        target: target(request, found.located, &recovery),
+        backup: backup(request, &found, base),
+        wal: wal(&found, base, &recovery),
         lost: Lost {
-            from: located.end,
-            to: located.archive_end.max(located.end),
-            first: located.first_left_out.map(Commit::from),
-            last: located.last_left_out.map(Commit::from),
+            from: found.located.end,
+            to: found.located.archive_end.max(found.located.end),
+            first: found.located.first_left_out.map(Commit::from),
+            last: found.located.last_left_out.map(Commit::from),
         },
         place: PlannedPlace {
             in_place,
             data_directory: found.place.data_directory.clone(),
             found: found.place.state.clone(),
             stops: found.place.running.clone().filter(|_| in_place),
-            moves,
+            moves: super::aside::moves(request, found.place, found.now),
             wal_directory: found.place.wal_directory.clone().filter(|_| in_place),
         },
         tablespaces: spread.tablespaces,
         space,
-        server,
+        server: server(request, &found, &recovery)?,
         recovery: (!request.standby).then_some(recovery),
+    })
+}
+
+fn target(request: &Request, located: &Located, recovery: &RecoveryPlan) -> PlannedTarget {
+    PlannedTarget {
+        target: request.target.clone(),
+        zone_assumed: request.zone_assumed,
+        inclusion: request.target.has_inclusion().then_some(request.inclusion),
+        timeline: recovery.target_timeline(),
+        stops_at: located.stop.as_ref().map(|s| s.record),
+        end: located.end,
+        last_kept: located.last_kept.map(Commit::from),
+    }
+}
+
+fn backup(request: &Request, found: &Found<'_>, base: &BaseBackup) -> PlannedBackup {
+    PlannedBackup {
+        id: found.record.id.clone(),
+        why: why(request, found.passed_over.len()),
+        repository: found.repository.clone(),
+        stop_time: base.stop_time,
+        start_lsn: base.start_lsn,
+        stop_lsn: base.stop_lsn,
+        bytes_raw: found.record.bytes_raw,
+        bytes_stored: found.record.bytes_stored,
+        passed_over: found.passed_over.clone(),
+    }
+}
+
+fn wal(found: &Found<'_>, base: &BaseBackup, recovery: &RecoveryPlan) -> PlannedWal {
+    let segments = recovery.segments();
+    PlannedWal {
+        from: base.start_lsn,
+        to: found.located.needed_to,
+        segments,
+        bytes: segments * base.wal_segment_bytes.bytes(),
+        timelines: recovery.timelines.iter().map(|t| (t.timeline, t.switch)).collect(),
+        only_in_pg_wal: found.only_in_pg_wal,
+    }
+}
+
+fn server(request: &Request, found: &Found<'_>, recovery: &RecoveryPlan) -> Result<PlannedServer> {
+    let side = settings::SideAddress::of(request, found.place)?;
+    let primary = found.primary_conninfo.clone();
+    Ok(PlannedServer {
+        start: !request.no_start,
+        standby: request.standby,
+        action: request.action,
+        manager: match request.place {
+            Place::InPlace => found.place.service.clone(),
+            Place::Directory(_) => "a side instance of pgkeep".to_owned(),
+        },
+        port: side.as_ref().map(|s| s.port),
+        socket_dir: side.map(|s| s.socket_dir),
+        settings: settings::recovery(request, found.located, recovery, &found.fetch_command, primary),
     })
 }
 
@@ -280,3 +288,6 @@ fn why(request: &Request, passed_over: usize) -> String {
     let others = if passed_over == 0 { "" } else { "; others do not fit" };
     format!("the newest undamaged one on the path{before}{others}")
 }
+
+#[cfg(test)]
+mod tests;

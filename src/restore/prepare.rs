@@ -131,10 +131,10 @@ fn which_system(task: &Task<'_>, archive: &Archive, state: &DirectoryState) -> R
         })?;
         return Ok(held.record.system_identifier);
     }
-    if let (Place::InPlace, DirectoryState::Cluster { system, .. }) = (&task.request.place, state) {
-        if archive.backups.values().any(|h| h.record.system_identifier == *system) {
-            return Ok(*system);
-        }
+    if let (Place::InPlace, DirectoryState::Cluster { system, .. }) = (&task.request.place, state)
+        && archive.backups.values().any(|h| h.record.system_identifier == *system)
+    {
+        return Ok(*system);
     }
     archive.newest_system().ok_or_else(|| Error::new(Code::NoBackup, "there is no base backup"))
 }
@@ -188,7 +188,8 @@ async fn seek(
         let chosen = choose_contents(task, archive, wal, &path, &fitting, system, size).await?;
         let source = Files { wal, local, chosen: &chosen, size };
         let search = Search {
-            target: &request.target,
+            // A standby goes on from its backup; where the archive ends is of no matter.
+            target: if request.standby { &Target::Backup } else { &request.target },
             inclusion: request.inclusion,
             fitting: &fitting,
             named: request.backup.is_some(),

@@ -26,7 +26,7 @@ use crate::util::failpoint;
 pub const SIDE_LOG: &str = "pgkeep-side.log";
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A server that the host's manager starts may take this long to be seen.
-const APPEARS_WITHIN: Duration = Duration::from_secs(60);
+const APPEARS_WITHIN: Duration = Duration::from_mins(1);
 /// A request for WAL, with all its tries.
 const REQUEST_WITHIN: Duration = Duration::from_mins(10);
 const OPTIONAL_GRACE: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ pub enum Ended {
 /// The server, however it was started.
 enum Server {
     Side(Box<Instance>),
-    Managed { service: Service, data_directory: PathBuf, appears: Deadline, seen: bool },
+    Managed { service: Box<Service>, data_directory: PathBuf, appears: Deadline, seen: bool },
 }
 
 impl Server {
@@ -62,7 +62,7 @@ impl Server {
     async fn start_managed(task: &Task<'_>, service: &Service) -> Result<Self> {
         service.start().await?;
         Ok(Self::Managed {
-            service: service.clone(),
+            service: Box::new(service.clone()),
             data_directory: task.data_directory.clone(),
             appears: Deadline::after(APPEARS_WITHIN),
             seen: false,

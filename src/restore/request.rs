@@ -40,6 +40,8 @@ impl Action {
 }
 
 /// `restore --to …`, parsed.
+// One flag per option of the command line.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone)]
 pub struct Request {
     pub target: Target,
@@ -95,6 +97,12 @@ impl Request {
     fn check_standby(&self) -> Result<()> {
         if !self.standby {
             return Ok(());
+        }
+        if self.place != Place::InPlace {
+            return Err(usage("a standby is restored in place").at("--standby --target-dir").hint(
+                "it follows every CREATE TABLESPACE of its primary to the same path, so it needs a host of its own; there, \
+                 set data_directory and leave out --target-dir",
+            ));
         }
         if self.target != Target::Latest {
             return Err(usage("a standby follows its primary and ends at no target")
@@ -194,6 +202,7 @@ pub mod tests {
         let standby = Request { standby: true, ..request(Target::Latest) };
         standby.check(false).unwrap();
         refused(&Request { target: Target::Backup, ..standby.clone() }, false);
+        refused(&Request { place: Place::Directory("/srv/x".into()), ..standby.clone() }, false);
         refused(&Request { action: Action::Pause, ..standby.clone() }, false);
         refused(&Request { timeline: TargetTimeline::Id(TimelineId(2)), ..standby }, false);
     }

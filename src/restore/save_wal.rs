@@ -57,7 +57,7 @@ async fn save(
                 )));
             }
             Err(error) => {
-                tracing::warn!(repository = %name, %error, "an optional repository lacks saved WAL")
+                tracing::warn!(repository = %name, %error, "an optional repository lacks saved WAL");
             }
         }
     }

@@ -203,7 +203,12 @@ fn server(page: &mut Page, plan: &RestorePlan) {
         }
         (false, Action::Shutdown) => "recovers and shuts down",
     };
-    page.line("then", format!("starts {}, {then}", server.manager));
+    let with = if plan.place.in_place {
+        format!("PostgreSQL by {}", server.manager)
+    } else {
+        server.manager.clone()
+    };
+    page.line("then", format!("starts {with}, {then}"));
     if let (Some(port), Some(socket)) = (server.port, &server.socket_dir) {
         page.line("listens", format!("socket only, {} port {port}", socket.display()));
     }

@@ -116,7 +116,7 @@ pub fn map_file(tablespaces: &[PlannedTablespace]) -> String {
                 }
                 escaped.push(c);
             }
-            text.push_str(&format!("{} {escaped}\n", tablespace.oid));
+            text.extend([&tablespace.oid.to_string(), " ", &escaped, "\n"]);
         }
     }
     text

@@ -136,7 +136,7 @@ fn changed_runs(start: Lsn, old: &[u8], new: &[u8], size: SegmentSize) -> Vec<Pa
 
 /// At a page's first byte: the first byte after its header.
 fn past_header(at: Lsn, size: SegmentSize) -> Lsn {
-    if at.0 % PAGE_BYTES as u64 != 0 {
+    if !at.0.is_multiple_of(PAGE_BYTES as u64) {
         return at;
     }
     at.plus(if size.offset_of(at) == 0 { LONG_HEADER } else { SHORT_HEADER } as u64)
@@ -165,7 +165,13 @@ mod hex {
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&bytes.iter().map(|b| format!("{b:02x}")).collect::<String>())
+        use std::fmt::Write;
+        let mut text = String::with_capacity(2 * bytes.len());
+        for byte in bytes {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        s.serialize_str(&text)
     }
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(d)?;
@@ -279,23 +285,23 @@ mod tests {
 
     #[test]
     fn only_the_planned_bytes_are_replaced() {
-        let created = created(0x3000100);
+        let created = created(0x0300_0100);
         let patches = created.redirect("", SIZE).unwrap();
         let mut other = vec![0; PAGE_BYTES];
-        assert_eq!(apply(&patches, Lsn(0x3000000), &mut other).unwrap_err().code(), Code::WalDamaged);
-        apply(&patches, Lsn(0x5000000), &mut other).unwrap();
+        assert_eq!(apply(&patches, Lsn(0x0300_0000), &mut other).unwrap_err().code(), Code::WalDamaged);
+        apply(&patches, Lsn(0x0500_0000), &mut other).unwrap();
     }
 
     #[test]
     fn a_longer_path_is_refused_with_the_room_there_is() {
-        let error = created(0x3000100).redirect("/srv/production/faster", SIZE).unwrap_err();
+        let error = created(0x0300_0100).redirect("/srv/production/faster", SIZE).unwrap_err();
         assert_eq!(error.code(), Code::TablespaceOutside);
         assert!(error.hint_text().unwrap().contains("at most 20 bytes"));
     }
 
     #[test]
     fn patches_read_back_from_json() {
-        let patches = created(0x3000100).redirect("", SIZE).unwrap();
+        let patches = created(0x0300_0100).redirect("", SIZE).unwrap();
         let text = serde_json::to_string(&patches).unwrap();
         assert_eq!(serde_json::from_str::<Vec<Patch>>(&text).unwrap(), patches);
         for broken in ["\"0\"", "\"0g\"", "\"é0\""] {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Ledger, Stop, TestEnv};
+use crate::support::{EnvOptions, Ledger, Stop, TestEnv};
 
 /// Steps between the move aside and the last rename: what lies there must not start.
 const HALF_DONE: [&str; 4] =
@@ -16,7 +16,7 @@ fn aside(data: &Path) -> usize {
 
 #[test]
 fn a_restore_in_place_killed_at_any_step_is_carried_on_by_the_next() {
-    let env = TestEnv::new(17);
+    let env = EnvOptions::new(17).pg(|pg| pg.segment_mib(1)).build();
     let mut ledger = Ledger::create(&env.pg);
     env.backup();
     for step in [
@@ -43,7 +43,7 @@ fn a_restore_in_place_killed_at_any_step_is_carried_on_by_the_next() {
         }
         if step == "restore-after-start" {
             // The recovery goes on by itself with its plan; the next run begins anew all the same.
-            crate::support::wait::eventually("the server is up", std::time::Duration::from_secs(60), || {
+            crate::support::wait::eventually("the server is up", std::time::Duration::from_mins(1), || {
                 env.pg.is_running()
             });
         }
