@@ -11,6 +11,7 @@ use super::archiving::{self, Watch};
 use super::copy::{self, CopyJob, Destination};
 use super::epilogue::{Copied, Done, Epilogue};
 use super::finish;
+use super::outside;
 use super::preflight::{self, Ready};
 use super::publish::{self, FullReport, RepositoryResult};
 use super::walrange::WalNeeded;
@@ -82,6 +83,8 @@ pub async fn full(request: FullRequest<'_>) -> Result<FullReport> {
     };
     failpoint::reach("backup-after-start")?;
     let copied = run.copy(&backup).await?;
+    let mut warnings = ready.warnings;
+    warnings.extend(outside::left_out(&run.data_directory, &copied.scan));
     run.go_on()?;
     let done = run.stop_and_finish(backup, copied).await?;
 
@@ -94,7 +97,7 @@ pub async fn full(request: FullRequest<'_>) -> Result<FullReport> {
     let record = run.record(&done, &segments)?;
     run.go_on()?;
     publish::publish(targets, &record, &ready.host_key, request.clock.now()).await?;
-    Ok(run.report(record, &done, ready.warnings, watch.elapsed()))
+    Ok(run.report(record, &done, warnings, watch.elapsed()))
 }
 
 struct Run<'a> {

@@ -94,10 +94,11 @@ fn odd_files(data: &Path) -> Vec<PathBuf> {
     std::fs::create_dir_all(&deep).unwrap();
     std::fs::create_dir(dir.join("empty")).unwrap();
     let long_file = "m".repeat(120);
-    let names: [&[u8]; 8] = [
+    let names: [&[u8]; 9] = [
         b"with space",
         "ünïcödé".as_bytes(),
         b"new\nline",
+        "n\u{e9}w\nline".as_bytes(),
         b"tab\tand\\backslash",
         b"not\xffutf8\xfe",
         b"-rf",

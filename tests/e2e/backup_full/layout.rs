@@ -87,3 +87,33 @@ fn with_encryption_a_marker_is_nowhere_in_the_stored_bytes() {
     backup(&env).ok();
     assert_eq!(env.repo().containing(b"pgkeep-marker-of-this-test"), Vec::<String>::new());
 }
+
+#[test]
+fn links_out_of_the_data_directory_are_kept_or_named_and_what_cannot_be_read_fails_the_backup() {
+    let env = EnvOptions::new(15).build();
+    env.root.dir("beside", 0o755);
+    env.root.file("beside/kept.conf", 0o644, "# kept\n");
+    symlink("../beside/kept.conf", env.pg.data.join("kept.conf")).unwrap();
+    symlink("../beside", env.pg.data.join("to-a-directory")).unwrap();
+    symlink("/nonexistent", env.pg.data.join("to-nothing")).unwrap();
+    nix::unistd::mkfifo(&env.pg.data.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let report = backup(&env).ok().json();
+    let warnings = report["warnings"].to_string();
+    for name in ["to-a-directory", "to-nothing", "pipe"] {
+        assert!(warnings.contains(name), "{name}: {warnings}");
+    }
+    assert!(!warnings.contains("kept.conf"), "{warnings}");
+    let id = report["id"].as_str().unwrap();
+    let tar = env.repo().find(&[id, "config.tar"]);
+    assert!(!tar.is_empty());
+
+    // Nobody but root may look into it; the program runs as the servers' user.
+    let hidden = env.pg.data.join("hidden");
+    std::fs::create_dir(&hidden).unwrap();
+    std::fs::set_permissions(&hidden, PermissionsExt::from_mode(0o700)).unwrap();
+    let before = env.repo().list_under("main/backups/");
+    let refused = backup(&env).exits(1);
+    assert!(refused.stderr.contains("hidden"), "{refused}");
+    let published = |keys: &[String]| keys.iter().filter(|k| k.ends_with("backup.json")).count();
+    assert_eq!(published(&env.repo().list_under("main/backups/")), published(&before));
+}
