@@ -21,7 +21,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Global {
     /// The configuration file.
-    #[arg(long, global = true, value_name = "FILE", env = "PGKEEP_CONFIG", default_value = DEFAULT_CONFIG)]
+    #[arg(long, global = true, value_name = "FILE", env = "PGKEEP_CONFIG", hide_env_values = true, default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
     /// Which `[cluster.NAME]` is meant; needed only where several are configured.
     #[arg(long, global = true, value_name = "NAME", value_parser = cluster_name)]
@@ -45,20 +45,21 @@ pub const DEFAULT_CONFIG: &str = "/etc/pgkeep/pgkeep.toml";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    // Each command: a doc comment for `--help`, `Name(super::name::Args)`, and one line in `cli::dispatch`.
-    Backup(super::backup::BackupArgs),
+    // In the order of `--help`: setting up, backing up, looking, restoring, the rest. A doc comment for the help stands
+    // in the command's own file; `cli::dispatch` has a line for each.
     Init(super::init::Args),
-    Restore(super::restore::Args),
     Check(super::check::Args),
-    #[command(subcommand)]
-    Config(super::config::Command),
-    #[command(subcommand)]
-    Wal(super::wal::Command),
-    #[command(subcommand)]
-    Key(super::key::Command),
+    Backup(super::backup::BackupArgs),
     List(super::list::Args),
     Show(super::show::Args),
     Window(super::window::Args),
+    Restore(super::restore::Args),
+    #[command(subcommand)]
+    Wal(super::wal::Command),
+    #[command(subcommand)]
+    Config(super::config::Command),
+    #[command(subcommand)]
+    Key(super::key::Command),
 }
 
 fn cluster_name(text: &str) -> Result<ClusterName, String> {

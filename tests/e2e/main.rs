@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod backup_full;
+mod cli_catalog;
 mod cli_setup;
 mod control_file;
 mod fork;
