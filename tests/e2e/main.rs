@@ -10,6 +10,8 @@ mod backup_full;
 mod cli_catalog;
 mod cli_setup;
 mod control_file;
+mod crash_backup;
+mod crash_push;
 mod fork;
 mod harness;
 mod leaks;

@@ -16,6 +16,7 @@ pub mod runbook;
 pub mod s3;
 pub mod sql;
 pub mod store;
+pub mod strace;
 pub mod wait;
 
 pub use env::{EnvOptions, TestEnv};
@@ -28,4 +29,5 @@ pub use proxy::{Fault, FaultProxy, Rule};
 pub use root::Root;
 pub use s3::S3;
 pub use store::RawStore;
+pub use strace::Injection;
 pub use wait::{eventually, eventually_some};

@@ -31,6 +31,7 @@ pub struct Pgkeep {
     global: Vec<OsString>,
     vars: Vec<(OsString, OsString)>,
     failpoints: Vec<String>,
+    wrapper: Vec<OsString>,
     user: User,
     dir: PathBuf,
     patience: Duration,
@@ -44,6 +45,7 @@ impl Pgkeep {
             global: Vec::new(),
             vars: Vec::new(),
             failpoints: Vec::new(),
+            wrapper: Vec::new(),
             user: User::Postgres,
             dir: "/".into(),
             patience: PATIENCE,
@@ -82,6 +84,12 @@ impl Pgkeep {
         self
     }
 
+    /// Run by another program, which takes the command as its last arguments (`strace …`).
+    pub fn under<A: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = A>) -> Self {
+        self.wrapper = wrapper.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
     pub fn bin(&self) -> &Path {
         &self.bin
     }
@@ -93,8 +101,10 @@ impl Pgkeep {
         format!("{} {rest}", words.join(" "))
     }
     pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(&self.bin);
-        command.args(&self.global).args(args).envs(self.vars.iter().map(|(k, v)| (k, v)));
+        let mut words = self.wrapper.clone();
+        words.push(self.bin.clone().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(&self.global).args(args).envs(self.vars.iter().map(|(k, v)| (k, v)));
         command.current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").env_remove("PGKEEP_CONFIG");
         if !self.failpoints.is_empty() {
@@ -165,8 +175,16 @@ impl Running {
         }
     }
     pub fn is_running(&self) -> bool {
-        !std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).is_ok_and(|s| s.contains(") Z "))
-            && Path::new(&format!("/proc/{}", self.pid)).exists()
+        self.state().is_some_and(|state| state != 'Z')
+    }
+    /// True once a failpoint of the kind `return(stop)` was reached.
+    pub fn is_stopped(&self) -> bool {
+        self.state() == Some('T')
+    }
+    /// As in `/proc/PID/stat`.
+    fn state(&self) -> Option<char> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
     }
 }
 
