@@ -107,9 +107,9 @@ pub struct SideFiles {
 }
 
 fn side_files(data: &Path, plan: &RestorePlan, side: &SideFiles) -> Result<()> {
-    let needed = control_later(data)?.settings;
+    let control = control_later(data)?;
     let files = [
-        ("postgresql.conf", settings::side_conf(plan, &needed, &side.preload)),
+        ("postgresql.conf", settings::side_conf(plan, &control, &side.preload)),
         ("postgresql.auto.conf", String::new()),
         ("pg_hba.conf", settings::SIDE_HBA.to_owned()),
         ("pg_ident.conf", String::new()),

@@ -13,7 +13,7 @@ use super::plan::{RestorePlan, TablespacePlace};
 use super::request::{Action, Place, Request};
 use crate::error::{Code, Error, Result};
 use crate::model::{Inclusion, Target};
-use crate::postgres::control_file::WalSettings;
+use crate::postgres::control_file::ControlFile;
 use crate::postgres::instance::{SOCKET_DIR_BYTES, socket_fits};
 use crate::postgres::settings::quote;
 use crate::repository::recovery_plan::RecoveryPlan;
@@ -112,7 +112,8 @@ pub fn preload(setting: &str, exists: impl Fn(&str) -> bool) -> (Vec<String>, Ve
 }
 
 /// `postgresql.conf` of a side instance.
-pub fn side_conf(plan: &RestorePlan, needed: &WalSettings, preload: &[String]) -> String {
+pub fn side_conf(plan: &RestorePlan, control: &ControlFile, preload: &[String]) -> String {
+    let (needed, segment_mib) = (&control.settings, control.wal_segment_size.bytes() >> 20);
     let socket_dir = plan.server.socket_dir.clone().unwrap_or_default();
     let text = |value: &str| quote(value);
     let mut lines = vec![
@@ -141,6 +142,9 @@ pub fn side_conf(plan: &RestorePlan, needed: &WalSettings, preload: &[String]) -
         format!("max_wal_senders = {}", needed.max_wal_senders),
         format!("max_prepared_transactions = {}", needed.max_prepared_transactions),
         format!("max_locks_per_transaction = {}", needed.max_locks_per_transaction.max(64)),
+        // PostgreSQL does not start with less than two segments; its defaults are for those of 16 MiB.
+        format!("min_wal_size = {}MB", (2 * segment_mib).max(80)),
+        format!("max_wal_size = {}MB", (4 * segment_mib).max(1024)),
         format!("shared_preload_libraries = {}", text(&preload.join(","))),
     ];
     if plan.tablespaces.iter().any(|t| t.becomes == TablespacePlace::InPlace) {

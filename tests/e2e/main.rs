@@ -16,6 +16,7 @@ mod fork;
 mod harness;
 mod leaks;
 mod open_by_hand;
+mod oracle;
 mod postgres_instance;
 mod postgres_scan;
 mod postgres_service;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::root::Ids;
 use crate::support::runbook::{Runbook, bash, described};
-use crate::support::{EnvOptions, Ledger, PgOptions, RawStore, Stop, TestEnv};
+use crate::support::{EnvOptions, Ledger, RawStore, Stop, TestEnv};
 
 const ALL_STEPS: [u32; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
@@ -189,7 +189,7 @@ fn opens_by_hand(options: EnvOptions) {
 
 #[test]
 fn a_backup_of_14_with_its_configuration_outside_opens_by_hand() {
-    opens_by_hand(EnvOptions::new(14).pg(PgOptions::conf_outside));
+    opens_by_hand(EnvOptions::new(14).pg(|pg| pg.conf_outside()));
 }
 #[test]
 fn an_unencrypted_backup_of_15_opens_by_hand() {
@@ -205,11 +205,11 @@ fn a_backup_of_17_opens_by_hand() {
 }
 #[test]
 fn a_backup_of_18_with_its_configuration_outside_opens_by_hand() {
-    opens_by_hand(EnvOptions::new(18).pg(PgOptions::conf_outside));
+    opens_by_hand(EnvOptions::new(18).pg(|pg| pg.conf_outside()));
 }
 #[test]
 fn a_backup_of_debians_15_opens_by_hand() {
-    opens_by_hand(EnvOptions::on(crate::support::Build::debian()).pg(PgOptions::conf_outside));
+    opens_by_hand(EnvOptions::on(crate::support::Build::debian()).pg(|pg| pg.conf_outside()));
 }
 
 /// A small encrypted backup, to be broken.

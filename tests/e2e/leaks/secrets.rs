@@ -23,7 +23,7 @@ impl Watch {
     /// The command as usual, with everything that can be said, and as a document.
     #[track_caller]
     fn every_way(&mut self, pgkeep: &Pgkeep, command: &[&str]) {
-        for flag in ["-vv", "--json"] {
+        for flag in ["-vv", "--json", "-q"] {
             self.see(
                 pgkeep.clone().env("RUST_LOG", "trace").env("RUST_BACKTRACE", "1").global(flag).run(command),
             );
@@ -57,7 +57,8 @@ fn no_command_prints_a_secret_when_all_is_well() {
     let id = watch.see(pgkeep.clone().global("-vv").run(["backup", "full"]).ok()).stdout;
     assert!(!id.is_empty());
     let out = env.root.dir("out", 0o700).join("segment");
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 11] = [
+        &["backup", "full"],
         &["config", "show"],
         &["config", "check"],
         &["key", "show"],
@@ -128,7 +129,7 @@ fn faulty(config: &str, secret: &str) -> Vec<String> {
         key(&format!("secret_access_key = \"{secret}")),
         key(&format!("secret_access_key = {{ value = \"{secret}\" }}")),
         key(&format!("secret = \"{secret}\"")),
-        key(secret),
+        key(&format!("{secret}")),
         config.replace("identity_file = \"", &format!("identity_file = \"{secret}\"\nx = \"")),
         config.replace("recipients = [\"", &format!("recipients = [\"{secret}\", \"")),
         config.replace("url = \"s3://", &format!("url = \"s3://key:{secret}@")),
