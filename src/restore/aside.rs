@@ -8,6 +8,8 @@ use super::request::{Place, Request};
 use super::rights;
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
+use crate::postgres::control_file::RELATIVE_PATH;
+use crate::util::durable;
 
 /// What moves where. Pure. Only a restore in place moves anything.
 pub fn moves(request: &Request, place: &PlaceFacts, now: Timestamp) -> Vec<Move> {
@@ -41,11 +43,15 @@ pub async fn carry_out(step: &Move) -> Result<()> {
     match &step.to {
         Some(to) if step.from.exists() => rights::move_directory(&step.from, to).await,
         Some(_) => Ok(()),
-        None => match std::fs::remove_dir_all(&step.from) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("cannot remove what is overwritten", &step.from, e))
+        None => {
+            // Killed in between, what is left of a data directory cannot be started.
+            durable::remove_file(&step.from.join(RELATIVE_PATH))?;
+            match std::fs::remove_dir_all(&step.from) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::io("cannot remove what is overwritten", &step.from, e))
+                }
+                _ => Ok(()),
             }
-            _ => Ok(()),
-        },
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::{ClusterName, PgMajor, SystemId};
+use crate::postgres::control_file::RELATIVE_PATH;
 use crate::util::durable;
 
 const RESTORING: &str = "pgkeep.restoring";
@@ -48,8 +49,17 @@ pub fn remove(data_directory: &Path) -> Result<()> {
     durable::remove_file(&data_directory.join(RESTORING))
 }
 
-/// Removes everything that an unfinished restore left, the marker last: killed in between, it is still a leftover.
+/// True when the directory was whole but for its marker and PostgreSQL has been started on it since: then it is
+/// somebody's database and no leftover. PostgreSQL takes `backup_label` away as its recovery begins (xlog.c,
+/// `StartupXLOG`).
+pub fn was_started(data_directory: &Path) -> bool {
+    data_directory.join(RELATIVE_PATH).exists() && !data_directory.join("backup_label").exists()
+}
+
+/// Removes everything that an unfinished restore left, `pg_control` first and the marker last: killed in between, it
+/// cannot be started and is still a leftover.
 pub fn clear_leftover(data_directory: &Path) -> Result<()> {
+    durable::remove_file(&data_directory.join(RELATIVE_PATH))?;
     let failed = |e| Error::io("cannot remove what an unfinished restore left", data_directory, e);
     for entry in std::fs::read_dir(data_directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;

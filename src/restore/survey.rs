@@ -15,7 +15,7 @@ use crate::postgres::control_file::{ClusterState, ControlFile};
 use crate::postgres::privilege::Owner;
 use crate::postgres::service::{self, Service};
 use crate::postgres::tools::Tools;
-use crate::util::host;
+use crate::util::{durable, host};
 
 /// The data directory that is meant: the given one, the configured one, or that of the server that answers.
 pub async fn data_directory(request: &Request, cluster: &ClusterConfig) -> Result<PathBuf> {
@@ -78,13 +78,16 @@ pub fn state(data_directory: &Path) -> Result<DirectoryState> {
     let mut example = None;
     for entry in entries {
         let name = entry.map_err(unreadable)?.file_name();
-        // A file system of its own has this from the first day on.
-        if name != "lost+found" {
+        // A file system of its own has this from the first day on; a restore killed before its marker was in place
+        // leaves a temporary.
+        if name != "lost+found" && !durable::is_temporary(&name) {
             example.get_or_insert(name);
         }
     }
     let Some(example) = example else { return Ok(DirectoryState::Empty) };
-    if let Some(left) = marker::read(data_directory)? {
+    if let Some(left) = marker::read(data_directory)?
+        && !marker::was_started(data_directory)
+    {
         return Ok(DirectoryState::Leftover { plan: left.plan, filled: left.filled });
     }
     let Ok(version) = std::fs::read_to_string(data_directory.join("PG_VERSION")) else {

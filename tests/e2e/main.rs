@@ -12,6 +12,7 @@ mod cli_setup;
 mod control_file;
 mod crash_backup;
 mod crash_push;
+mod crash_restore;
 mod fork;
 mod harness;
 mod leaks;
