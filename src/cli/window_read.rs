@@ -63,6 +63,10 @@ async fn one(
     let mut notes = Vec::new();
     let mut histories = BTreeMap::new();
     if readable {
+        match wal_object::settle_heads(objects, &mut listing).await {
+            Ok(said) => notes.extend(said),
+            Err(error) => notes.push(format!("the heads of an unfinished segment cannot be read: {error}")),
+        }
         for (timeline, contents) in listing.histories() {
             match history(objects, timeline, contents).await {
                 Ok(history) => _ = histories.insert(timeline, history),

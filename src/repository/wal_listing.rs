@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
 use crate::model::{RepoName, SegmentName, ShortDigest, TimelineId, Timestamp, WalFileName};
+use crate::repository::continuity::HeadRange;
 use crate::repository::keys::wal::{WalObjectName, WalRoot};
 use crate::storage::{ObjectInfo, Storage};
 
@@ -210,6 +211,16 @@ impl WalListing {
     pub fn headed(&self, timeline: TimelineId) -> impl Iterator<Item = SegmentName> {
         let bound = |log, seg| SegmentName { timeline, log, seg };
         self.heads.range(bound(0, 0)..=bound(u32::MAX, u32::MAX)).map(|(s, _)| *s)
+    }
+    /// All segments that have heads.
+    pub fn all_headed(&self) -> impl Iterator<Item = SegmentName> {
+        self.heads.keys().copied()
+    }
+    /// Forgets a head that turned out to be another server's.
+    pub fn remove_head(&mut self, segment: SegmentName, head: HeadRange) {
+        if let Some(heads) = self.heads.get_mut(&segment) {
+            heads.retain(|known| HeadRange::from(&*known) != head);
+        }
     }
     /// The timelines that have a history file, with its contents.
     pub fn histories(&self) -> impl Iterator<Item = (TimelineId, &[WalObject])> {

@@ -16,7 +16,7 @@ use crate::repository::keys::wal::WalRoot;
 use crate::repository::record::BackupRecord;
 use crate::repository::signature::Verdict;
 use crate::repository::wal_listing::{WalListing, WalObject};
-use crate::repository::wal_object::WalObjects;
+use crate::repository::wal_object::{WalObjects, settle_heads};
 use crate::repository::{Repository, access};
 
 use super::choose::Candidate;
@@ -147,6 +147,9 @@ impl Archive {
             }
         }
         let objects = WalObjects::new(&answered, identities);
+        for note in settle_heads(&objects, &mut listing).await? {
+            tracing::warn!("{note}");
+        }
         let mut wal =
             Wal { root, listing, histories: BTreeMap::new(), history_digests: BTreeMap::new(), objects };
         wal.read_histories().await?;

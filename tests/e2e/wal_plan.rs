@@ -13,6 +13,7 @@ use pgkeep::postgres::history::{Ancestor, History};
 use pgkeep::repository::continuity::reach;
 use pgkeep::repository::keys::wal::WalObjectName;
 use pgkeep::repository::recovery_plan::{FILE_NAME, RecoveryPlan};
+use pgkeep::repository::wal_object::{WalObjects, settle_heads};
 
 use crate::support::{Build, EnvOptions, Ledger, Pg, TestEnv, eventually};
 use crate::wal_place::{
@@ -196,8 +197,22 @@ fn the_tail_is_joined_from_heads_and_padded_with_zeros() {
     let mut foreign = bytes[2][10000..30000].to_vec();
     foreign[0] ^= 1;
     head(10000, 30000, &foreign);
+    delivers(&env, &names[2], &expected);
+    // A plan that leans on it fails rather than end elsewhere; one made from settled heads leaves it out.
     plan(&env, &names[0], &first_timeline());
     ends_with(&env, &names[2], 200);
+    runtime().block_on(async {
+        let inside = inside(&env).await;
+        let mut listing = listing(&inside).await;
+        let identities = Some(Identities::load(&env.identity_file).unwrap());
+        let objects = WalObjects::new(std::slice::from_ref(&inside.repository), identities);
+        let notes = settle_heads(&objects, &mut listing).await.unwrap();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        let size = segment_size(&env);
+        let start = name(&names[0]).start(size);
+        let settled = reach(&listing, size, &first_timeline().path(), start);
+        assert_eq!(settled.end, name(&names[2]).start(size).plus(20000));
+    });
 }
 
 mod served_by_a_running_restore {

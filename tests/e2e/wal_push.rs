@@ -291,6 +291,29 @@ fn killed_at_any_step_it_is_carried_on_by_the_next_try() {
 }
 
 #[test]
+fn killed_at_random_the_repository_is_whole_and_the_next_try_succeeds() {
+    let env = place(small(17));
+    let names = segments(&env, 6);
+    for (n, name) in names.iter().enumerate() {
+        for tries in 0..4u64 {
+            let running =
+                env.pgkeep.clone().dir(&env.pg.data).spawn(["wal", "push", &format!("pg_wal/{name}")]);
+            std::thread::sleep(Duration::from_millis(2 + 7 * (n as u64) + 11 * tries));
+            if running.is_running() {
+                // It may have ended by itself meanwhile.
+                let _ = nix::sys::signal::kill(running.pid(), nix::sys::signal::Signal::SIGKILL);
+            }
+            let _ = running.wait();
+        }
+        env.fsck_deep().assert_whole();
+        push(&env, &env.pgkeep, name).ok();
+        let key = env.repo().find(&["/wal/", name]);
+        assert_eq!(opened_by_hand(&env, &key), std::fs::read(wal_file(&env, name)).unwrap());
+    }
+    env.fsck_deep().assert_whole();
+}
+
+#[test]
 fn two_servers_that_push_at_once_leave_both_objects_and_the_later_one_says_so() {
     let env = place(small(17));
     let name = segments(&env, 1).remove(0);

@@ -6,11 +6,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
 use super::read::{Sink, WalObjects};
+use super::store::blocking;
 use crate::codec::into_io;
 use crate::error::{Code, Error, Result};
-use crate::model::SegmentSize;
-use crate::repository::continuity::HeadRange;
-use crate::repository::wal_listing::HeadObject;
+use crate::model::{SegmentName, SegmentSize};
+use crate::repository::continuity::{HeadRange, head_chain};
+use crate::repository::wal_listing::{HeadObject, WalListing};
 
 /// What the heads of a segment gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +32,56 @@ pub fn join_heads(
     size: SegmentSize,
     file: &File,
 ) -> Result<Joined> {
+    let fitting: Vec<_> = heads.iter().filter(|h| u64::from(h.to) <= size.bytes()).collect();
+    let joined = join_into(objects, &fitting, file)?;
+    let ends = |length: u64| {
+        file.set_len(length).map_err(|e| Error::new(Code::Io, "cannot size the file").because(e))
+    };
+    ends(u64::from(joined.until))?;
+    ends(size.bytes())?;
+    Ok(joined)
+}
+
+/// Takes heads out of the listing that contradict what they overlap, so that plans made from it lean on none of them.
+/// Reads only heads that overlap, which a lost answer or a second server makes; notes for people come back.
+pub async fn settle_heads(objects: &WalObjects, listing: &mut WalListing) -> Result<Vec<String>> {
+    let contested: Vec<SegmentName> = listing
+        .all_headed()
+        .filter(|segment| !listing.has_segment(*segment) && overlap(&head_chain(listing.heads(*segment))))
+        .collect();
+    let mut notes = Vec::new();
+    for segment in contested {
+        let (objects, heads) = (objects.clone(), listing.heads(segment).to_vec());
+        let joined = blocking(move || {
+            let scratch = tempfile::tempfile()
+                .map_err(|e| Error::new(Code::Io, "cannot use a temporary file").because(e))?;
+            join_into(&objects, &heads.iter().collect::<Vec<_>>(), &scratch)
+        });
+        for conflict in joined.await?.conflicts {
+            notes.push(format!(
+                "a head of {segment}, bytes {} to {}, contradicts another: two servers wrote this segment, and it is \
+                 left out",
+                conflict.from, conflict.to
+            ));
+            listing.remove_head(segment, conflict);
+        }
+    }
+    Ok(notes)
+}
+
+fn overlap(chain: &[HeadRange]) -> bool {
+    chain.windows(2).any(|pair| pair[1].from < pair[0].to)
+}
+
+fn join_into(objects: &WalObjects, heads: &[&HeadObject], file: &File) -> Result<Joined> {
     let mut joined = Joined { heads: Vec::new(), until: 0, conflicts: Vec::new() };
     loop {
         let end = joined.until;
         let tried = |h: &HeadObject| joined.conflicts.contains(&HeadRange::from(h));
         let next = heads
             .iter()
-            .filter(|h| h.from <= end && h.to > end && u64::from(h.to) <= size.bytes() && !tried(h))
+            .copied()
+            .filter(|h| h.from <= end && h.to > end && !tried(h))
             .max_by_key(|h| (h.to, h.digest));
         let Some(head) = next else { break };
         let mut sink = HeadSink { file, head: HeadRange::from(head), end, at: head.from, contradicts: false };
@@ -55,11 +99,6 @@ pub fn join_heads(
             Err(e) => return Err(e),
         }
     }
-    let ends = |length: u64| {
-        file.set_len(length).map_err(|e| Error::new(Code::Io, "cannot size the file").because(e))
-    };
-    ends(u64::from(joined.until))?;
-    ends(size.bytes())?;
     Ok(joined)
 }
 
