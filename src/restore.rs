@@ -4,6 +4,7 @@
 //! value that was shown is the one that runs.
 
 pub mod aside;
+mod before_fork;
 pub mod choose;
 mod config_files;
 mod connect;

@@ -13,6 +13,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::{BackupId, Inclusion, Target, TargetTimeline, TimelineId};
 use crate::postgres::instance::shell_quote;
 use crate::postgres::privilege;
+use crate::repository::signature::PublicHostKey;
 use crate::restore::execute::{self, Executed};
 use crate::restore::plan::RestorePlan;
 use crate::restore::prepare::{self, Prepared, Task};
@@ -102,6 +103,9 @@ struct To {
     /// The side instance's socket directory, where its own path is too long.
     #[arg(long, value_name = "DIR")]
     socket_dir: Option<PathBuf>,
+    /// Believe backups signed with this key (RW…), for this once.
+    #[arg(long, value_name = "KEY")]
+    trust: Vec<String>,
     /// Show the plan and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -135,6 +139,7 @@ fn restore(ctx: &Context, args: &To) -> Result<Outcome> {
             cluster,
             only: ctx.repo.as_ref(),
             request: &request,
+            trusted: args.trust.iter().map(|key| PublicHostKey::parse(key)).collect::<Result<_>>()?,
             identities,
             fetch_command: fetch_command(ctx, &config)?,
             owner,

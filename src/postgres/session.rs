@@ -297,6 +297,11 @@ impl Session {
     pub async fn is_replay_paused(&self) -> Result<bool> {
         self.value("ask whether replay is paused", "SELECT pg_catalog.pg_is_wal_replay_paused()").await
     }
+    /// How many prepared transactions wait, holding their locks.
+    pub async fn prepared_transactions(&self) -> Result<i64> {
+        let sql = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts";
+        self.value("count the prepared transactions", sql).await
+    }
     /// One value of the setting as PostgreSQL shows it; none when it does not exist.
     pub async fn setting(&self, name: &str) -> Result<Option<String>> {
         let sql = "SELECT pg_catalog.current_setting($1, true)";

@@ -237,7 +237,9 @@ impl RecoveryPlan {
         }
         let chosen = |file: WalFileName| self.chosen.get(&file.to_string()).copied();
         let digest = chosen(WalFileName::Segment(segment));
-        if let Some(ending) = planned.ending.as_ref().filter(|e| e.segment() == segment) {
+        if let Some(ending) =
+            planned.ending.as_ref().filter(|e| e.segment().number(size) == segment.number(size))
+        {
             let partial = matches!(ending, Ending::Partial { .. });
             let digest = if partial { chosen(WalFileName::Partial(segment)) } else { digest };
             return Decision::Ending { ending: ending.clone(), digest };

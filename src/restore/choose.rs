@@ -163,7 +163,7 @@ pub fn named(
     let untrusted = |reason: &String| {
         Error::new(Code::Untrusted, format!("the backup is untrusted: {reason}"))
             .at(id)
-            .hint("if you know the host that made it, add its line to `[trust] hosts` in the configuration")
+            .hint("if you know the host that made it: --trust RW… for once, `[trust] hosts` in the configuration for good")
     };
     if let Some(reason) = &backup.untrusted {
         return Err(untrusted(reason));

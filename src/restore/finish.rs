@@ -85,6 +85,12 @@ async fn prove(
         holds: timeline > highest,
     });
     if let Some(session) = session {
+        let waiting = session.prepared_transactions().await?;
+        if waiting > 0 {
+            report.notes.push(format!(
+                "{waiting} prepared transactions have come back and hold their locks: SELECT * FROM pg_prepared_xacts"
+            ));
+        }
         return prove_last_commit(plan, report, session).await;
     }
     report.notes.push("no role was let in to look at the last commit; its place was checked".to_owned());

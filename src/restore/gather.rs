@@ -14,7 +14,7 @@ use crate::repository::catalog::Catalog;
 use crate::repository::configured::{self, Patience};
 use crate::repository::keys::wal::WalRoot;
 use crate::repository::record::BackupRecord;
-use crate::repository::signature::Verdict;
+use crate::repository::signature::{PublicHostKey, Verdict};
 use crate::repository::wal_listing::{WalListing, WalObject};
 use crate::repository::wal_object::{WalObjects, settle_heads};
 use crate::repository::{Repository, access};
@@ -48,8 +48,13 @@ pub struct Wal {
 }
 
 impl Archive {
-    pub async fn load(config: &Config, cluster: &ClusterName, only: Option<&RepoName>) -> Result<Self> {
-        let trust = access::trust(config)?;
+    pub async fn load(
+        config: &Config,
+        cluster: &ClusterName,
+        only: Option<&RepoName>,
+        trusted: &[PublicHostKey],
+    ) -> Result<Self> {
+        let trust = trusted.iter().fold(access::trust(config)?, |trust, key| trust.and(key.clone()));
         let opened = configured::open_all(config, only, Patience::default()).await?;
         let (repositories, down) = opened.required().map_err(|e| {
             e.while_doing(

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::before_fork::Cut;
 use super::choose::{self, Candidate};
 use super::gather::{Archive, Held, Wal};
 use super::local_wal::{self, LocalFile};
@@ -28,6 +29,7 @@ use crate::postgres::tools::Tools;
 use crate::repository::continuity::Reach;
 use crate::repository::index::BackupIndex;
 use crate::repository::recovery_plan::RecoveryPlan;
+use crate::repository::signature::PublicHostKey;
 use crate::util::progress::Progress;
 
 /// What a restore is given.
@@ -36,6 +38,8 @@ pub struct Task<'a> {
     pub cluster: &'a ClusterConfig,
     pub only: Option<&'a RepoName>,
     pub request: &'a Request,
+    /// Signers that are believed for this once (`--trust`).
+    pub trusted: Vec<PublicHostKey>,
     /// Opens data; loaded before root was given up.
     pub identities: Option<Identities>,
     /// `restore_command`.
@@ -68,7 +72,7 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
         task.config.require_encryption()?;
     }
     task.progress.phase("looking at the archive");
-    let archive = Archive::load(task.config, &task.cluster.name, task.only).await?;
+    let archive = Archive::load(task.config, &task.cluster.name, task.only, &task.trusted).await?;
     let state = survey::state(&task.data_directory)?;
     let system = which_system(task, &archive, &state)?;
     let size = segment_size(&archive, system)?;
@@ -79,8 +83,8 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
 
     task.progress.phase("finding the target in WAL");
     let sought = seek(task, &archive, &wal, &local, &candidates, system, size).await?;
-    let Sought { path, chosen, located, passed_over } = sought;
-    warnings.extend(later_elsewhere(&wal, &local, &chosen, &path, &located, system, size).await?);
+    let Sought { path, asked, chosen, located, passed_over } = sought;
+    warnings.extend(later_elsewhere(&wal, &local, &chosen, &asked, &located, system, size).await?);
     if task.request.zone_assumed {
         warnings.push("the target time carried no zone and was read as UTC".to_owned());
     }
@@ -165,6 +169,8 @@ fn local(
 
 struct Sought {
     path: TimelinePath,
+    /// The path that was asked for; the same, but where the recovery ends before its last timeline begins.
+    asked: TimelinePath,
     chosen: Chosen,
     located: Located,
     passed_over: Vec<choose::PassedOver>,
@@ -182,9 +188,15 @@ async fn seek(
     let request = task.request;
     let of_system: Vec<Candidate> = candidates.iter().filter(|c| c.system == system).cloned().collect();
     let timeline = immediate_timeline(request, &of_system).unwrap_or(request.timeline);
-    let mut path = choose::path(timeline, &wal.histories, &wal.listing, &of_system)?;
+    let asked = choose::path(timeline, &wal.histories, &wal.listing, &of_system)?;
+    let (mut path, mut cut, mut first) = (asked.clone(), None::<Cut>, None::<Located>);
     loop {
-        let (fitting, passed_over) = fitting(request, candidates, system, &path, wal, size)?;
+        let (mut fitting, passed_over) = fitting(request, candidates, system, &path, wal, size)?;
+        if let Some(cut) = &cut {
+            for (_, reach) in &mut fitting {
+                *reach = cut.lengthen(reach.clone(), &wal.listing, size);
+            }
+        }
         let chosen = choose_contents(task, archive, wal, &path, &fitting, system, size).await?;
         let source = Files { wal, local, chosen: &chosen, size };
         let search = Search {
@@ -198,14 +210,23 @@ async fn seek(
             source: &source,
             progress: &*task.progress,
         };
-        let located = search.run().await?;
-        // A recovery that ends before its timeline begins would write a history that goes back.
-        let ends_on = path.timeline_at(located.end);
-        let last = path.legs().last().map_or(located.end, |l| l.begin);
-        if located.end >= last || ends_on == path.target() {
-            return Ok(Sought { path, chosen, located, passed_over });
+        let mut located = search.run().await?;
+        match Cut::at(&path, located.end) {
+            Some(found) if first.is_none() => {
+                path = found.path(&wal.histories)?;
+                (cut, first) = (Some(found), Some(located));
+            }
+            Some(_) => return Err(Error::internal("a path was cut twice")),
+            None => {
+                if let Some(first) = first {
+                    // What is lost is what the path that was asked for holds.
+                    located.first_left_out = first.first_left_out;
+                    located.last_left_out = first.last_left_out;
+                    located.archive_end = first.archive_end;
+                }
+                return Ok(Sought { path, asked, chosen, located, passed_over });
+            }
         }
-        path = choose::path_to(ends_on, &wal.histories)?;
     }
 }
 
@@ -238,6 +259,11 @@ fn fitting(
     if usable.fitting.is_empty() {
         let reasons: Vec<String> =
             usable.passed_over.iter().map(|p| format!("{}: {}", p.id, p.reason)).collect();
+        if usable.passed_over.iter().all(|p| p.reason.starts_with("untrusted")) {
+            return Err(Error::new(Code::Untrusted, "no base backup is signed by a host that is trusted here")
+                .at(reasons.join("; "))
+                .hint("if you know the host that made them: --trust RW… for once, `[trust] hosts` in the configuration for good"));
+        }
         return Err(Error::new(
             Code::NoBackup,
             format!("no base backup can be recovered along timeline {}", path.target()),

@@ -75,4 +75,13 @@ fn a_target_before_the_fork_and_the_dead_timeline_itself_can_be_restored_to() {
     ]);
     dead.ok();
     ledger.assert_ends_at(&env.side(&dir), 4);
+    // The parent's switch segment is gone, as after a failover; the child's copy begins with the same bytes.
+    let fork = env.repo().list().into_iter().filter(|k| k.contains("/00000002/")).min().unwrap();
+    let number = &fork.rsplit('/').next().unwrap()[8..24];
+    env.repo().delete(&env.repo().find(&[&format!("/00000001{number}-")]));
+    let dir = env.side_dir("stand-in");
+    env.pgkeep.run(["restore", "--to", &target, "--target-dir", dir.to_str().unwrap(), "--yes"]).ok();
+    let side = env.side(&dir);
+    ledger.assert_ends_at(&side, 2);
+    assert_eq!(side.one("select count(*)::text from pg_ls_waldir() where name = '00000003.history'"), "1");
 }

@@ -55,7 +55,14 @@ fn an_empty_host_is_restored_from_nothing_but_the_repository_and_the_identity() 
     env.pg.switch_and_archive();
     env.pg.stop(Stop::Immediate);
     std::fs::remove_dir_all(&env.pg.data).unwrap();
-    env.pgkeep.run(["restore", "--to", "latest", "--yes"]).ok();
+    let state = env.root.dir("new-state", 0o700);
+    let old = env.state.display().to_string();
+    let new_host = env.with_config("new-host.toml", |text| text.replace(&old, state.to_str().unwrap()));
+    let refused = new_host.run(["restore", "--to", "latest", "--yes"]).exits(3);
+    assert!(refused.stderr.contains("error[untrusted]"), "{}", refused.stderr);
+    let public = std::fs::read_to_string(env.state.join("keys/host.pub")).unwrap();
+    let key = public.lines().last().unwrap();
+    new_host.run(["restore", "--to", "latest", "--trust", key, "--yes"]).ok();
     ledger.assert_ends_at(&env.pg, 4);
 }
 
