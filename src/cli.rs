@@ -52,7 +52,7 @@ pub fn run(argv: impl IntoIterator<Item = OsString>, exit: fn(u8) -> !) -> u8 {
         Err(answer) => return print_usage(&answer),
     };
     let json = cli.global.json;
-    let outcome = std::panic::catch_unwind(|| start(cli, exit));
+    let outcome = std::panic::catch_unwind(|| start(&cli, exit));
     match outcome {
         Ok(result) => report::conclude(result, json),
         // The hook has said it.
@@ -60,7 +60,7 @@ pub fn run(argv: impl IntoIterator<Item = OsString>, exit: fn(u8) -> !) -> u8 {
     }
 }
 
-fn start(cli: Cli, exit: fn(u8) -> !) -> Result<Outcome> {
+fn start(cli: &Cli, exit: fn(u8) -> !) -> Result<Outcome> {
     let ctx = Context::new(&cli.global);
     start_log(&ctx);
     if listens(&cli.command) {
@@ -72,8 +72,13 @@ fn start(cli: Cli, exit: fn(u8) -> !) -> Result<Outcome> {
 /// Commands that end in order on a signal; PostgreSQL's own (`wal …`) must end as that signal.
 fn listens(command: &Command) -> bool {
     match command {
-        Command::Config(_) | Command::Key(_) | Command::Wal(_) => false,
-        Command::List(_) | Command::Show(_) | Command::Window(_) | Command::Init(_) => false,
+        Command::Config(_)
+        | Command::Init(_)
+        | Command::Key(_)
+        | Command::List(_)
+        | Command::Show(_)
+        | Command::Wal(_)
+        | Command::Window(_) => false,
         Command::Backup(_) | Command::Check(_) | Command::Restore(_) => true,
     }
 }

@@ -278,7 +278,8 @@ impl Config {
         // A host that only backs up has no identity, and a user who may not even see it cannot leak it.
         let Ok(meta) = std::fs::metadata(path) else { return Ok(()) };
         let mode = meta.permissions().mode() & 0o777;
-        if mode & 0o077 == 0 {
+        if mode.trailing_zeros() >= 6 {
+            // Nothing for group and others.
             return Ok(());
         }
         Err(Error::new(Code::Key, format!("the identity file is readable by others (mode {mode:04o})"))

@@ -31,6 +31,7 @@ use places::Places;
 
 /// Makes the configuration, the keys and the repository; only what is missing.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)] // switches of a command line
 pub struct Args {
     /// How PostgreSQL is reached (libpq's syntax). [default: host=/var/run/postgresql dbname=postgres, user postgres]
     #[arg(long, value_name = "CONNINFO")]
@@ -108,9 +109,9 @@ pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
     }
     let report = done?;
     if ctx.json {
-        ctx.print_json(&document(&report))?
+        ctx.print_json(&document(&report))?;
     } else {
-        ctx.print(&text(&report))?
+        ctx.print(&text(&report))?;
     }
     Ok(Outcome::Done)
 }
@@ -126,11 +127,11 @@ fn work(ctx: &Context, args: &Args, places: &mut Places) -> Result<Report> {
     as_owner::become_owner(&cluster.connection, directory)?;
     let keys = host_keys::make_missing(&KeyFiles::of(&config))?;
     places.made.extend(keys.iter().map(|path| format!("key {}", path.display())));
-    ctx.block_on_light(with_server(ctx, args, &config, places))?.and_then(|mut report| {
+    ctx.block_on_light(with_server(ctx, args, &config, places))?.map(|mut report| {
         // Said each time, for as long as it lies here.
         report.identity = identity.or_else(|| identity_here(&config));
         report.made.clone_from(&places.made);
-        Ok(report)
+        report
     })
 }
 
@@ -294,15 +295,10 @@ pub fn own_command(ctx: &Context, cluster: &ClusterName) -> Result<String> {
 }
 
 async fn superuser(args: &Args, connection: &str) -> Result<Session> {
-    let info = match &args.admin {
-        Some(admin) => ConnInfo::resolve(admin)?,
-        None => {
-            let owner = crate::postgres::privilege::Owner::current()?;
-            let mut info = ConnInfo::resolve(connection)?;
-            info.user = owner.label();
-            info
-        }
-    };
+    let mut info = ConnInfo::resolve(args.admin.as_deref().unwrap_or(connection))?;
+    if args.admin.is_none() {
+        info.user = crate::postgres::privilege::Owner::current()?.label();
+    }
     crate::postgres::connect::connect_to(&info)
         .await
         .map_err(|e| e.while_doing("cannot connect as a superuser (--admin CONNINFO says how)"))

@@ -16,9 +16,9 @@ pub fn run(ctx: &Context, _: &Args) -> Result<Outcome> {
     let config = ctx.load_config()?;
     let holdings = ctx.block_on_light(catalogs::load(ctx, &config))??;
     if ctx.json {
-        ctx.print_json(&document(&holdings))?
+        ctx.print_json(&document(&holdings))?;
     } else {
-        ctx.print(&text(&holdings))?
+        ctx.print(&text(&holdings))?;
     }
     for doubt in holdings.doubts() {
         super::report::to_stderr(&doubt);

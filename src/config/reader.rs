@@ -294,7 +294,7 @@ impl<'a> Section<'a> {
             match item.get_ref() {
                 DeValue::String(text) => match check(text) {
                     Ok(()) if texts.iter().any(|seen| seen == text.as_ref()) => {
-                        fault("is there twice".into())
+                        fault("is there twice".into());
                     }
                     Ok(()) => texts.push(text.to_string()),
                     Err(what) => fault(what),

@@ -213,7 +213,7 @@ fn has_user(url: &str) -> bool {
 fn check_url(url: &str) -> Result<(), &'static str> {
     const FORM: &str = "expected \"file:///srv/pgkeep\" for a directory or \"s3://bucket/prefix\"";
     if let Some(path) = url.strip_prefix("file://") {
-        let whole = path.starts_with('/') && path.trim_matches('/') != "";
+        let whole = path.starts_with('/') && !path.trim_matches('/').is_empty();
         let plain = !path.split('/').any(|part| part == "." || part == "..");
         return if whole && plain { Ok(()) } else { Err(FORM) };
     }
@@ -309,8 +309,8 @@ fn backup(section: Option<Section<'_>>) -> BackupConfig {
 
 fn archive(section: Option<Section<'_>>) -> ArchiveConfig {
     let defaults = ArchiveConfig {
-        push_deadline: Duration::from_secs(60),
-        fetch_deadline: Duration::from_secs(60),
+        push_deadline: Duration::from_mins(1),
+        fetch_deadline: Duration::from_mins(1),
         optional_grace: Duration::from_secs(1),
         compression: COMPRESSION,
     };

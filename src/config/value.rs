@@ -5,7 +5,7 @@ use std::time::Duration;
 /// "7d", "1h30m", "500ms"; zero is no duration.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let spaced = humantime::parse_duration(text).ok()?;
-    (!spaced.is_zero() && spaced < Duration::from_secs(100 * 366 * 86_400)).then_some(spaced)
+    (!spaced.is_zero() && spaced < Duration::from_hours(100 * 366 * 24)).then_some(spaced)
 }
 
 /// "64MiB", "20MB", "1.5GiB", "512kB"; with "/s" for a bandwidth. Bare numbers have no unit and are refused.
@@ -50,8 +50,8 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        assert_eq!(duration("7d"), Some(Duration::from_secs(7 * 86_400)));
-        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("7d"), Some(Duration::from_hours(7 * 24)));
+        assert_eq!(duration("1h30m"), Some(Duration::from_mins(90)));
         assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
         for text in ["", "7", "0s", "-1s", "1 fortnight", "99999999999y"] {
             assert_eq!(duration(text), None, "{text:?}");

@@ -17,7 +17,7 @@ fn bare(major: u32) -> Bare {
     let pg = PgOptions::new(Build::of(major)).create(&root);
     pg.start();
     let config = root.join("etc/pgkeep.toml");
-    Bare { pg, config, root }
+    Bare { pg, root, config }
 }
 
 impl Bare {

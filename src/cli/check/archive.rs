@@ -68,7 +68,8 @@ pub async fn round_trip(
         let check = format!("archive, {}", repository.name);
         match follow(subject, facts, repository, segment, &deadline).await {
             Ok(how) => {
-                findings.ok(check, format!("{segment} arrived after {}: {how}", human::span(begun.elapsed())))
+                findings
+                    .ok(check, format!("{segment} arrived after {}: {how}", human::span(begun.elapsed())));
             }
             Err(error) => findings.error_if(repository.required, check, &error),
         }

@@ -16,7 +16,7 @@ use crate::storage::{self, Ability, Capabilities, Storage, StoreSettings};
 use crate::util::{clock, human};
 
 /// A request's signature is refused beyond 15 minutes; long before that something is wrong.
-const SKEW: Duration = Duration::from_secs(60);
+const SKEW: Duration = Duration::from_mins(1);
 /// A directory with less free than this part of its disk will be full soon.
 const LITTLE_ROOM: u64 = 10;
 
@@ -119,7 +119,7 @@ fn optional(
     match (&seen.conditional_put, settings.conditional_writes) {
         (Ability::Yes, true) => findings.ok(check, "obeys conditional writes, and they are on"),
         (Ability::Yes, false) => {
-            findings.ok(check, "obeys conditional writes (conditional_writes = true would use them)")
+            findings.ok(check, "obeys conditional writes (conditional_writes = true would use them)");
         }
         (Ability::No(why), true) => findings.fail(
             check,
@@ -130,7 +130,7 @@ fn optional(
     }
     match (&seen.checksums, config.store.checksum) {
         (Ability::Yes, ChecksumMode::WhenSupported) => {
-            findings.ok(check, "takes checksum headers, and they are sent")
+            findings.ok(check, "takes checksum headers, and they are sent");
         }
         (Ability::Yes, ChecksumMode::WhenRequired) => {
             findings.ok(check, "takes checksum headers (checksum = \"when_supported\" would send them)");
@@ -141,7 +141,7 @@ fn optional(
             "set checksum = \"when_required\"",
         ),
         (Ability::No(_), ChecksumMode::WhenRequired) => {
-            findings.ok(check, "takes no checksum headers; none are sent")
+            findings.ok(check, "takes no checksum headers; none are sent");
         }
     }
     if let Ability::No(why) = &seen.list_unfinished {
