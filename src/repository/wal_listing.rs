@@ -219,7 +219,7 @@ impl WalListing {
     /// Forgets a head that turned out to be another server's.
     pub fn remove_head(&mut self, segment: SegmentName, head: HeadRange) {
         if let Some(heads) = self.heads.get_mut(&segment) {
-            heads.retain(|known| HeadRange::from(&*known) != head);
+            heads.retain(|known| HeadRange::from(known) != head);
         }
     }
     /// The timelines that have a history file, with its contents.

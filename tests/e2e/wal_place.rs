@@ -145,7 +145,7 @@ pub fn put_object(env: &TestEnv, name: WalObjectName, content: &[u8]) {
         let inside = inside(env).await;
         let protection = configured::protection(&inside.config).unwrap();
         let mut sealer = Sealer::new(protection, 1, "2026-11-21T02:00:00Z".parse().unwrap());
-        sealer.header.host = "the-other-host".to_owned();
+        "the-other-host".clone_into(&mut sealer.header.host);
         let (plain, patience) = (Plain::Bytes(content.to_vec().into()), Duration::from_secs(5));
         let placed =
             store(&[&inside.repository], &inside.root, name, plain, &sealer, patience).await.unwrap();
