@@ -1,6 +1,7 @@
 //! What must be right before anything is touched.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::lock::{self, ClusterLock};
 use super::targets::Targets;
@@ -29,6 +30,8 @@ pub(super) struct Ready {
     pub(super) warnings: Vec<String>,
 }
 
+/// No single write takes that long: its object has at most 64 GiB.
+const ABANDONED: Duration = Duration::from_hours(72);
 /// S3 parts that all uploads of a run may hold in memory together, beside the fan-out's own chunks.
 const PART_MEMORY: u64 = 96 << 20;
 
@@ -69,6 +72,7 @@ pub(super) async fn run(request: &FullRequest<'_>) -> Result<Ready> {
     }
     // Under the lock, nobody else's running backup can be taken for a leftover.
     leftovers(request, &targets, &mut warnings).await?;
+    sweep(&targets, &mut warnings).await;
     let wal_root = keys::wal::WalRoot::new(&request.cluster.name, facts.system_identifier);
     Ok(Ready {
         protection,
@@ -161,6 +165,16 @@ async fn listed(repository: &Repository, request: &FullRequest<'_>, facts: &Serv
         .at(repository.storage.location()));
     }
     Ok(())
+}
+
+/// Unfinished writes of killed runs (temporaries, multipart uploads, which cost money) that nobody has touched for days,
+/// whoever's they are. A store that does not let us costs room, not the backup.
+async fn sweep(targets: &Targets, warnings: &mut Vec<String>) {
+    for repository in targets.current() {
+        if let Err(e) = repository.storage.sweep_unfinished(ABANDONED).await {
+            warnings.push(format!("unfinished writes in repository {} were not swept: {e}", repository.name));
+        }
+    }
 }
 
 /// Objects of backups that were never published: found and said, never touched (`expire` deletes).

@@ -193,7 +193,7 @@ fn a_disk_that_fills_up_between_two_segments_delays_and_loses_nothing() {
         fill();
         env.pg.switch_wal();
     }
-    eventually("the disk is full", Duration::from_secs(60), || {
+    eventually("the disk is full", Duration::from_mins(1), || {
         env.pg.one("select failed_count > 0 from pg_stat_archiver") == "t"
     });
     tmpfs.resize("64m");

@@ -105,7 +105,7 @@ fn what_was_started_after_the_kill_is_moved_aside_by_the_next_run_and_not_remove
     env.pg.stop(Stop::Fast);
     env.pgkeep.clone().failpoint("restore-after-control", "return(kill)").run(args).was_killed();
     env.pg.start();
-    crate::support::eventually("it is promoted", std::time::Duration::from_secs(60), || {
+    crate::support::eventually("it is promoted", std::time::Duration::from_mins(1), || {
         env.pg.one("select pg_is_in_recovery()") == "f"
     });
     let row = ledger.expect_last(&target, Inclusion::After);

@@ -246,7 +246,7 @@ fn missing_wal(json: &Value, segments: &BTreeMap<String, Vec<String>>) -> Result
 /// What `age -d | zstd -d` makes of an object.
 pub fn open(stored: &[u8], key: &str, identity: &Path) -> Result<Vec<u8>, String> {
     let mut compressed = Vec::new();
-    if key.ends_with(".age") {
+    if Path::new(key).extension().is_some_and(|suffix| suffix == "age") {
         let text = std::fs::read_to_string(identity).unwrap();
         let line = text.lines().find(|line| line.starts_with("AGE-SECRET-KEY-")).unwrap();
         let identity: age::x25519::Identity = line.parse().unwrap();
