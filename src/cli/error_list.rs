@@ -46,4 +46,14 @@ mod tests {
             "runbooks/ERRORS.md is stale: PGKEEP_WRITE_GENERATED=1 cargo test writes it anew"
         );
     }
+
+    #[test]
+    fn every_page_that_an_error_names_exists() {
+        for code in Code::ALL {
+            if let Some(page) = code.runbook() {
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks").join(page);
+                assert!(path.exists(), "{} names {page}", code.as_str());
+            }
+        }
+    }
 }
