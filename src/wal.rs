@@ -32,6 +32,7 @@ pub mod summary;
 pub mod target;
 pub mod transaction;
 
+pub use checkpoint::WalSettings;
 pub use check::{SegmentChecker, SegmentVerdict, check_segment};
 pub use facts::Fact;
 pub use page::{PAGE_BYTES, PageHeader};

@@ -209,6 +209,7 @@ fn side_files(task: &Task<'_>, prepared: &Prepared, notes: &mut Vec<String>) -> 
         .collect();
     SideFiles {
         preload,
+        asked: prepared.located.asked,
         marker: marker::Side {
             cluster: task.cluster.name.clone(),
             system_identifier: prepared.plan.system_identifier,

@@ -9,6 +9,7 @@ use crate::error::{Code, Error, Result};
 use crate::repository::body_reader::BodyReader;
 use crate::repository::index::BackupIndex;
 use crate::repository::keys::backup;
+use crate::wal::WalSettings;
 
 /// Reads it from the first repository that gives it whole.
 pub async fn read(task: &Task<'_>, archive: &Archive, held: &Held) -> Result<BackupIndex> {
@@ -47,6 +48,23 @@ pub fn version_directory(index: &BackupIndex) -> Option<String> {
         let version = inside.split('/').next()?;
         version.starts_with("PG_").then(|| version.to_owned())
     })
+}
+
+/// What a recovering server needs, when replayed WAL asks for more than the backup's server had: production was given
+/// more connections after it. None when it does not.
+pub fn more_than_had(asked: Option<WalSettings>, index: &BackupIndex) -> Option<WalSettings> {
+    let had = |name: &str| index.settings.get(name).and_then(|v| v.parse::<u32>().ok()).unwrap_or(0);
+    let asked = asked?;
+    let had = WalSettings {
+        wal_level: asked.wal_level,
+        max_connections: had("max_connections"),
+        max_worker_processes: had("max_worker_processes"),
+        max_wal_senders: had("max_wal_senders"),
+        max_prepared_transactions: had("max_prepared_transactions"),
+        max_locks_per_transaction: had("max_locks_per_transaction"),
+    };
+    let most = had.most(asked);
+    (most != had).then_some(most)
 }
 
 /// Bytes of members by tablespace; 0 is the data directory.

@@ -12,6 +12,7 @@ use crate::postgres::privilege::Owner;
 use crate::postgres::settings as conf;
 use crate::repository::recovery_plan::FILE_NAME as PLAN_FILE;
 use crate::util::durable;
+use crate::wal::WalSettings;
 
 /// Directories that a server needs and that a backup of any tool may lack, for they are empty.
 const NEEDED: [&str; 4] = ["pg_wal/archive_status", "pg_tblspc", "pg_replslot", "global"];
@@ -103,11 +104,16 @@ pub fn equip(plan: &RestorePlan, side: Option<&SideFiles>) -> Result<()> {
 /// What a side instance is configured with.
 pub struct SideFiles {
     pub preload: Vec<String>,
+    /// What replayed WAL asks for beyond what the restored server had.
+    pub asked: Option<WalSettings>,
     pub marker: marker::Side,
 }
 
 fn side_files(data: &Path, plan: &RestorePlan, side: &SideFiles) -> Result<()> {
-    let control = control_later(data)?;
+    let mut control = control_later(data)?;
+    if let Some(asked) = side.asked {
+        control.settings = control.settings.most(asked);
+    }
     let files = [
         ("postgresql.conf", settings::side_conf(plan, &control, &side.preload)),
         ("postgresql.auto.conf", String::new()),

@@ -13,7 +13,7 @@ use crate::repository::continuity::{Reach, Stop};
 use crate::util::progress::Progress;
 use crate::wal::redirect::Created;
 use crate::wal::target::Stop as StopPoint;
-use crate::wal::{Consistency, TargetScanner, TransactionMark};
+use crate::wal::{Consistency, TargetScanner, TransactionMark, WalSettings};
 
 /// What is looked for, and where.
 pub struct Search<'a> {
@@ -48,6 +48,8 @@ pub struct Located {
     /// Where the archive's readable WAL of this path ends.
     pub archive_end: Lsn,
     pub created: Vec<Created>,
+    /// What the WAL asks of a standby's settings, where that is more than the backup's server had.
+    pub asked: Option<WalSettings>,
 }
 
 impl Search<'_> {
@@ -196,6 +198,7 @@ impl Search<'_> {
             archive_end: tail.map_or(scanned.end.lsn, |t| t.end.max(outcome.end)),
             stop: outcome.stop,
             created: scanned.created,
+            asked: scanned.asked,
         }
     }
 }

@@ -83,7 +83,7 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
 
     task.progress.phase("finding the target in WAL");
     let sought = seek(task, &archive, &wal, &local, &candidates, system, size).await?;
-    let Sought { path, asked, chosen, located, passed_over } = sought;
+    let Sought { path, asked, chosen, mut located, passed_over } = sought;
     warnings.extend(later_elsewhere(&wal, &local, &chosen, &asked, &located, system, size).await?);
     if task.request.zone_assumed {
         warnings.push("the target time carried no zone and was read as UTC".to_owned());
@@ -98,6 +98,7 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
         warnings.push(format!("backup {} has damaged pages: what they held is lost", held.record.id));
     }
     let index = index::read(task, &archive, &held).await?;
+    located.asked = index::more_than_had(located.asked, &index);
     let major = held.record.major().unwrap_or(PgMajor(0));
     let tools =
         Tools::find(major, task.cluster.bin_directory.as_deref(), running_program(task).as_deref()).await?;

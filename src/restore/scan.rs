@@ -9,7 +9,7 @@ use crate::model::{Lsn, SegmentName, SegmentSize, SystemId};
 use crate::repository::continuity::{Ending, Reach};
 use crate::util::progress::Progress;
 use crate::wal::redirect::Created;
-use crate::wal::{End, Fact, Flow, Outcome, SegmentScan, SegmentSummary, TargetScanner, WalReader};
+use crate::wal::{End, Fact, Flow, Outcome, SegmentScan, SegmentSummary, TargetScanner, WalReader, WalSettings};
 
 /// Segments fetched ahead of the reader.
 const AHEAD: usize = 6;
@@ -57,6 +57,8 @@ pub struct Scanned {
     pub needed_to: Option<Lsn>,
     /// Tablespaces made by records that are replayed.
     pub created: Vec<Created>,
+    /// The most that the replayed records ask of a standby's settings.
+    pub asked: Option<WalSettings>,
     /// The last record read.
     pub last_record: Option<Lsn>,
     /// Where and why reading ended.
@@ -80,6 +82,7 @@ struct Notes {
     scanner: TargetScanner,
     needed_to: Option<Lsn>,
     created: Vec<Created>,
+    asked: Option<WalSettings>,
     last_record: Option<Lsn>,
     failed: Option<Error>,
 }
@@ -89,8 +92,14 @@ impl ScanTask<'_> {
     pub async fn run(&self, scanner: TargetScanner) -> Result<Scanned> {
         let first = self.files.first().map_or(self.start, |f| f.segment.start(self.size));
         let mut reader = WalReader::new(first, self.size, Some(self.system));
-        let mut notes =
-            Notes { scanner, needed_to: None, created: Vec::new(), last_record: None, failed: None };
+        let mut notes = Notes {
+            scanner,
+            needed_to: None,
+            created: Vec::new(),
+            asked: None,
+            last_record: None,
+            failed: None,
+        };
         self.progress.total(self.files.len() as u64 * self.size.bytes());
         let reads = self.files.iter().map(|f| self.source.read(f));
         let mut reads = futures::stream::iter(reads).buffered(AHEAD);
@@ -118,6 +127,7 @@ impl ScanTask<'_> {
             outcome: notes.scanner.into_outcome(),
             needed_to: notes.needed_to,
             created: notes.created,
+            asked: notes.asked,
             last_record: notes.last_record,
             end,
             broken: cut_off && notes.needed_to.is_none(),
@@ -144,10 +154,17 @@ impl Notes {
             self.needed_to = Some(record.end_lsn);
         }
         // Replayed, when no stop has come before its end.
-        if record.end_lsn <= outcome.end
-            && let Some(Fact::TablespaceCreate { oid, path }) = Fact::of(record)?
-        {
-            self.created.push(Created::keep(record, oid, path));
+        if record.end_lsn > outcome.end {
+            return Ok(());
+        }
+        match Fact::of(record)? {
+            Some(Fact::TablespaceCreate { oid, path }) => {
+                self.created.push(Created::keep(record, oid, path));
+            }
+            Some(Fact::ParameterChange(settings)) => {
+                self.asked = Some(self.asked.map_or(settings, |asked| asked.most(settings)));
+            }
+            _ => {}
         }
         Ok(())
     }

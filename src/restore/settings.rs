@@ -41,6 +41,15 @@ pub fn recovery(
     if request.action == Action::Pause {
         set("hot_standby", "on".to_owned());
     }
+    // The restored configuration may be older than WAL that asks for more (`CheckRequiredParameterValues`), and
+    // recovery would wait at that record for ever. Only a server that lets readers in asks.
+    match (&request.place, request.action, located.asked) {
+        (Place::InPlace, Action::Pause, Some(asked)) => {
+            asked.checked().into_iter().for_each(|(name, value)| set(name, value.to_string()));
+        }
+        (Place::InPlace, _, Some(_)) => set("hot_standby", "off".to_owned()),
+        _ => {}
+    }
     let target = match &request.target {
         // PostgreSQL acts at a target only, and `latest` is none: its last record is.
         Target::Latest if request.action == Action::Promote => return settings,

@@ -67,6 +67,28 @@ impl WalSettings {
             wal_level: WalLevel::from_number(u32_at(b, 20)?),
         })
     }
+    /// The larger of each number; the level is the other's.
+    #[must_use]
+    pub fn most(self, other: Self) -> Self {
+        Self {
+            wal_level: other.wal_level,
+            max_connections: self.max_connections.max(other.max_connections),
+            max_worker_processes: self.max_worker_processes.max(other.max_worker_processes),
+            max_wal_senders: self.max_wal_senders.max(other.max_wal_senders),
+            max_prepared_transactions: self.max_prepared_transactions.max(other.max_prepared_transactions),
+            max_locks_per_transaction: self.max_locks_per_transaction.max(other.max_locks_per_transaction),
+        }
+    }
+    /// Those that a server in recovery checks (`CheckRequiredParameterValues`), by name.
+    pub const fn checked(&self) -> [(&'static str, u32); 5] {
+        [
+            ("max_connections", self.max_connections),
+            ("max_worker_processes", self.max_worker_processes),
+            ("max_wal_senders", self.max_wal_senders),
+            ("max_prepared_transactions", self.max_prepared_transactions),
+            ("max_locks_per_transaction", self.max_locks_per_transaction),
+        ]
+    }
 }
 
 impl WalLevel {

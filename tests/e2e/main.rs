@@ -16,6 +16,7 @@ mod crash_restore;
 mod fork;
 mod harness;
 mod leaks;
+mod neighbours;
 mod open_by_hand;
 mod oracle;
 mod postgres_instance;
