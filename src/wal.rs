@@ -32,8 +32,8 @@ pub mod summary;
 pub mod target;
 pub mod transaction;
 
-pub use checkpoint::WalSettings;
 pub use check::{SegmentChecker, SegmentVerdict, check_segment};
+pub use checkpoint::WalSettings;
 pub use facts::Fact;
 pub use page::{PAGE_BYTES, PageHeader};
 pub use reader::{End, EndReason, Flow, WalReader};

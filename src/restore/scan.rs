@@ -9,7 +9,9 @@ use crate::model::{Lsn, SegmentName, SegmentSize, SystemId};
 use crate::repository::continuity::{Ending, Reach};
 use crate::util::progress::Progress;
 use crate::wal::redirect::Created;
-use crate::wal::{End, Fact, Flow, Outcome, SegmentScan, SegmentSummary, TargetScanner, WalReader, WalSettings};
+use crate::wal::{
+    End, Fact, Flow, Outcome, SegmentScan, SegmentSummary, TargetScanner, WalReader, WalSettings,
+};
 
 /// Segments fetched ahead of the reader.
 const AHEAD: usize = 6;

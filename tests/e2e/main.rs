@@ -13,6 +13,7 @@ mod control_file;
 mod crash_backup;
 mod crash_push;
 mod crash_restore;
+mod fetch_in_recovery;
 mod fork;
 mod harness;
 mod leaks;

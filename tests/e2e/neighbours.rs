@@ -95,7 +95,8 @@ fn tablespace_across_pages(env: &TestEnv) -> Vec<PathBuf> {
         let record = text.lines().find(|l| l.contains("CREATE")).unwrap_or_else(|| panic!("{log:?}"));
         let field = |name: &str| record.split(name).nth(1).unwrap().trim_start().to_owned();
         let start = parse_lsn(field("lsn:").split(',').next().unwrap());
-        let length: u64 = field("rec/tot):").split(',').next().unwrap().split('/').nth(1).unwrap().trim().parse().unwrap();
+        let length: u64 =
+            field("rec/tot):").split(',').next().unwrap().split('/').nth(1).unwrap().trim().parse().unwrap();
         if start % PAGE + length > PAGE {
             return directories;
         }
@@ -119,7 +120,7 @@ fn dangerous_settings(env: &TestEnv) -> String {
          ssl = on\nssl_cert_file = '{root}/none.crt'\nshared_buffers = '4TB'\nhuge_pages = on\n\
          listen_addresses = '*'\nunix_socket_directories = '{root}/main.s'\narchive_mode = always\n\
          archive_cleanup_command = 'touch {root}/cleaned'\nrecovery_end_command = 'touch {root}/ended'\n\
-         shared_preload_libraries = 'pg_stat_statements, not_there'\ninclude '{root}/extra.conf'\n\
+         shared_preload_libraries = 'pg_stat_statements'\ninclude '{root}/extra.conf'\n\
          stats_temp_directory = '{root}/logs'\nprimary_conninfo = 'host=/nowhere'\n"
     )
 }
@@ -175,7 +176,10 @@ fn nobody_is_harmed(major: u32) {
 
     let dir = env.side_dir("side");
     let text = dir.to_str().unwrap();
-    env.pgkeep.run(["restore", "--to", "latest", "--target-dir", text, "--yes"]).ok().says("without not_there");
+    env.pgkeep
+        .run(["restore", "--to", "latest", "--target-dir", text, "--yes"])
+        .ok()
+        .says("without not_there");
     let side = env.side(&dir);
     ledger.assert_ends_at(&side, 5);
     assert_eq!(side.one("select count(*) from a"), "100");
@@ -191,7 +195,8 @@ fn nobody_is_harmed(major: u32) {
     let across = side.sql("select spcname from pg_tablespace where spcname like 'across%'");
     assert!(!across.is_empty());
     let drops = across.iter().map(|row| format!("drop tablespace {}", row[0].clone().unwrap()));
-    let all = ["drop table a", "drop table b", "drop table c", "drop database copied", "drop database logged"];
+    let all =
+        ["drop table a", "drop table b", "drop table c", "drop database copied", "drop database logged"];
     let all = all.into_iter().chain(["drop tablespace older", "drop tablespace moved"]).map(str::to_owned);
     for statement in all.chain(drops).chain(["select pg_switch_wal()".to_owned(), "checkpoint".to_owned()]) {
         side.sql(&statement);
