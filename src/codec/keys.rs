@@ -77,7 +77,9 @@ impl Identities {
 }
 
 fn unreadable(path: &Path, cause: std::io::Error) -> Error {
-    Error::new(Code::Key, "cannot read the identity file").at(path.display()).because(cause)
+    Error::new(Code::Key, "cannot read the identity file").at(path.display()).because(cause).hint(
+        "put the identity there, readable by the user that runs pgkeep alone, or correct identity_file in [encryption]",
+    )
 }
 
 /// A fresh identity, before it is written to a file.

@@ -56,11 +56,7 @@ impl Archive {
     ) -> Result<Self> {
         let trust = trusted.iter().fold(access::trust(config)?, |trust, key| trust.and(key.clone()));
         let opened = configured::open_all(config, only, Patience::default()).await?;
-        let (repositories, down) = opened.required().map_err(|e| {
-            e.while_doing(
-                "a restore needs the whole archive; `--repo NAME` restores from one repository alone",
-            )
-        })?;
+        let (repositories, down) = opened.required().map_err(|e| needs_all(e, only))?;
         let mut archive = Self {
             cluster: cluster.clone(),
             repositories: Vec::new(),
@@ -73,7 +69,7 @@ impl Archive {
         for repository in repositories {
             match Catalog::load(&repository, cluster, &trust).await {
                 Ok(catalog) => archive.take(repository, catalog),
-                Err(error) if repository.required => return Err(error),
+                Err(error) if repository.required => return Err(needs_all(error, only)),
                 Err(error) => {
                     archive
                         .notes
@@ -146,7 +142,8 @@ impl Archive {
                     answered.push(repository.clone());
                 }
                 Err(error) if repository.required => {
-                    return Err(error.while_doing(format!("cannot list the WAL in {}", repository.name)));
+                    let error = error.while_doing(format!("cannot list the WAL in {}", repository.name));
+                    return Err(needs_all(error, None));
                 }
                 Err(error) => tracing::warn!(repository = %repository.name, %error, "left out"),
             }
@@ -204,6 +201,16 @@ fn two_histories(timeline: TimelineId) -> Error {
             "two servers were promoted with the same timeline id and archive into one place; restore along another \
              timeline with --timeline, or from one repository with --repo",
         )
+}
+
+/// What a repository does not say might be the newest backup: never taken for "there is none".
+fn needs_all(error: Error, only: Option<&RepoName>) -> Error {
+    if only.is_some() {
+        return error;
+    }
+    error.while_doing("a restore needs every required repository to answer").hint(
+        "bring it back, or restore from another one alone with `--repo NAME`: its plan says how far that one reaches",
+    )
 }
 
 fn candidate(held: &Held) -> Option<Candidate> {

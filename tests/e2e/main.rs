@@ -24,6 +24,7 @@ mod postgres_instance;
 mod postgres_scan;
 mod postgres_service;
 mod postgres_session;
+mod refusals;
 mod restore_crash;
 mod restore_fence;
 mod restore_fork;
