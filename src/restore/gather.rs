@@ -208,9 +208,10 @@ fn needs_all(error: Error, only: Option<&RepoName>) -> Error {
     if only.is_some() {
         return error;
     }
-    error.while_doing("a restore needs every required repository to answer").hint(
-        "bring it back, or restore from another one alone with `--repo NAME`: its plan says how far that one reaches",
-    )
+    let first = error.hint_text().map_or_else(|| "bring it back".to_owned(), str::to_owned);
+    error.while_doing("a restore needs every required repository to answer").hint(format!(
+        "{first}; or restore from another one alone with `--repo NAME`: its plan says how far that one reaches"
+    ))
 }
 
 fn candidate(held: &Held) -> Option<Candidate> {
