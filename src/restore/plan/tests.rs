@@ -100,6 +100,7 @@ fn located(record: &BackupRecord, stop: bool) -> Located {
         last_record: Some(Lsn(9 * SEG + 0x100)),
         archive_end: Lsn(10 * SEG),
         created: Vec::new(),
+        asked: None,
     }
 }
 
