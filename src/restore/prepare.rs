@@ -270,19 +270,11 @@ fn fitting(
             format!("no base backup can be recovered along timeline {}", path.target()),
         )
         .at(reasons.join("; "))
-        .hint(no_start_hint(candidates)));
+        .hint(
+            "`pgkeep window` shows what can be recovered on each timeline; `--timeline N` chooses another",
+        ));
     }
     Ok((usable.fitting, usable.passed_over))
-}
-
-/// Where a stranger's signature is all that is in the way, that is what to look at.
-fn no_start_hint(candidates: &[Candidate]) -> &'static str {
-    if candidates.iter().all(|c| c.untrusted.is_some()) {
-        "if you know the host that made them, add its line to `[trust] hosts` in the configuration; the host's \
-         `pgkeep init` prints it"
-    } else {
-        "`pgkeep window` shows what can be recovered on each timeline; `--timeline N` chooses another"
-    }
 }
 
 /// Decides between several contents of one name, on the longest way that is looked at.
