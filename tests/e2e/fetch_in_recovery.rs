@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::{EnvOptions, Fault, FaultProxy, Ledger, Pg, Pgkeep, Rule, S3, TestEnv, eventually};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// A backup, then rows in three archived segments.
 fn archived_rows(env: &TestEnv) -> (Ledger, Vec<String>) {
@@ -40,16 +40,16 @@ fn impatient(env: &TestEnv) -> Pgkeep {
 /// The server ends by itself with FATAL, and never took a write or a new timeline.
 #[track_caller]
 fn dies_without_opening(pg: &Pg) {
-    let said = match pg.try_start() {
-        Err(why) => why,
-        Ok(()) => {
-            eventually("recovery ends", SOON, || {
-                let writable = pg.try_sql("select pg_is_in_recovery()").ok();
-                assert!(writable.is_none_or(|rows| rows[0][0].as_deref() == Some("t")), "{}", pg.log_tail());
-                !pg.is_running()
-            });
-            pg.log_tail()
-        }
+    let started = pg.try_start();
+    let said = if let Err(why) = started {
+        why
+    } else {
+        eventually("recovery ends", SOON, || {
+            let writable = pg.try_sql("select pg_is_in_recovery()").ok();
+            assert!(writable.is_none_or(|rows| rows[0][0].as_deref() == Some("t")), "{}", pg.log_tail());
+            !pg.is_running()
+        });
+        pg.log_tail()
     };
     assert!(said.contains("FATAL") && said.contains("could not restore file"), "{said}");
     assert!(!has_new_timeline(&pg.data), "promoted: {said}");
