@@ -97,7 +97,7 @@ fn unreadable(text: &str) -> Error {
 }
 
 fn parse_span(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text).ok().filter(|d| *d < Duration::from_secs(100 * 366 * 86_400))
+    humantime::parse_duration(text).ok().filter(|d| *d < Duration::from_hours(100 * 366 * 24))
 }
 
 fn parse_time(text: &str) -> Option<ParsedTarget> {

@@ -29,12 +29,13 @@ pub fn moves(request: &Request, place: &PlaceFacts, now: Timestamp) -> Vec<Move>
     let ours = |path: &Path| path.parent().is_some_and(|home| filled.iter().any(|f| f == home));
     let gone = |path: &PathBuf| Move { from: path.clone(), to: to(path).filter(|_| !ours(path)) };
     let mut moves = Vec::new();
-    // Tablespaces and WAL first: should it stop here, the data directory still says where they belong.
-    moves.extend(place.version_directories.iter().map(gone));
+    // The data directory first: should it stop here, nothing can be started without its tablespaces. The next run finds
+    // those by the places that the backup and the WAL name.
     if matches!(place.state, DirectoryState::Cluster { .. } | DirectoryState::Unreadable { .. }) {
-        moves.extend(place.wal_directory.as_ref().map(gone));
         moves.push(gone(&place.data_directory));
+        moves.extend(place.wal_directory.as_ref().map(gone));
     }
+    moves.extend(place.version_directories.iter().map(gone));
     moves
 }
 

@@ -49,6 +49,7 @@ pub async fn run(task: &Task<'_>, mut prepared: Prepared) -> Result<Executed> {
     }
     for step in &prepared.plan.place.moves {
         aside::carry_out(step).await?;
+        failpoint::reach("restore-after-first-move")?;
     }
     failpoint::reach("restore-after-aside")?;
     let left = survey::state(&task.data_directory)?;

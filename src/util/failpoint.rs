@@ -31,6 +31,7 @@ pub const NAMES: &[&str] = &[
     "push-before-upload",
     "restore-after-aside",
     "restore-after-control",
+    "restore-after-first-move",
     "restore-after-first-pack",
     "restore-after-packs",
     "restore-after-promote",

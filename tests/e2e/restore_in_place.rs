@@ -90,6 +90,30 @@ fn tablespaces_return_to_their_places_and_the_old_ones_stay() {
 }
 
 #[test]
+fn a_restore_killed_between_its_moves_leaves_nothing_that_starts_without_its_tablespaces() {
+    let env = TestEnv::new(18);
+    let home = env.root.dir("space", 0o700);
+    env.pg.sql(&format!("create tablespace space location '{}'", home.display()));
+    env.pg.sql("create table kept tablespace space as select generate_series(1, 1000) as i");
+    env.backup();
+    let newer = env.root.dir("newer", 0o700);
+    env.pg.sql(&format!("create tablespace newer location '{}'", newer.display()));
+    env.pg.sql("create table younger tablespace newer as select generate_series(1, 500) as i");
+    env.pg.switch_and_archive();
+    let args = ["restore", "--to", "latest", "--yes"];
+    env.pgkeep.clone().failpoint("restore-after-first-move", "return(kill)").run(args).was_killed();
+    assert!(env.pg.try_start().is_err(), "the old cluster was started in the middle of the moves");
+    env.pgkeep.run(args).ok();
+    assert_eq!(env.pg.one("select count(*)::text from kept"), "1000");
+    assert_eq!(env.pg.one("select count(*)::text from younger"), "500");
+    for place in [&home, &newer] {
+        let names: Vec<_> =
+            place.read_dir().unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(names.iter().any(|n| n.contains("_incident_")), "the old files are kept: {names:?}");
+    }
+}
+
+#[test]
 fn a_paused_recovery_is_ended_by_promote() {
     let env = EnvOptions::new(14).build();
     let mut ledger = Ledger::create(&env.pg);
