@@ -67,10 +67,11 @@ impl Subject<'_> {
         host::keys(self.config, &mut findings);
         let connected = self.connect(&mut findings).await;
         if let Some((session, facts)) = &connected {
-            server::settings(self, facts, &mut findings);
+            let pending = session.pending_restart().await.unwrap_or_default();
+            server::settings(self, facts, &pending, &mut findings);
             server::rights(session, &mut findings).await;
             server::archiver(session, &mut findings).await;
-            host::data_directory(self.config, facts, &mut findings);
+            host::data_directory(self.config, self.cluster, facts, &mut findings);
             host::tools(self.cluster, facts, &mut findings).await;
         }
         let facts = connected.as_ref().map(|(_, facts)| facts);

@@ -252,7 +252,10 @@ fn ended_by_signal(request: &Request) -> Error {
         Place::InPlace => {
             "run the same command again: it carries on; a recovery that has begun goes on by itself with its plan file"
         }
-        Place::Directory(_) => "run the same command again: it removes what is unfinished and begins anew",
+        Place::Directory(_) => {
+            "run the same command again: it removes what is unfinished and begins anew; a server that was started \
+             already is removed with `pgkeep restore discard --target-dir DIR`"
+        }
     };
     Error::new(Code::Cancelled, "the restore was ended by a signal").hint(hint)
 }

@@ -118,6 +118,13 @@ fn timeline_text(timeline: &TimelineWindow, commit_times: bool, lines: &mut Vec<
 fn end_text(range: &Range, commit_times: bool) -> String {
     let place = format!("{} on timeline {}", range.until, range.until_timeline);
     match (range.last_commit, range.last_stored) {
+        // What was committed before the backup was complete is in it.
+        (Some(commit), _) if commit < range.from_time => {
+            format!(
+                "{place} (nothing was committed after the backup; the last commit was {})",
+                commit.human()
+            )
+        }
         (Some(commit), _) => format!("{} (last commit; WAL ends at {place})", commit.human()),
         (None, _) if commit_times => format!("{place} (no commit in the last segments)"),
         (None, Some(stored)) => {

@@ -38,6 +38,11 @@ pub async fn promote(
         Some(directory) => directory.to_path_buf(),
         None => survey::data_directory_of(&Place::InPlace, cluster).await?,
     };
+    if !data_directory.join("PG_VERSION").exists() {
+        return Err(Error::new(Code::Refused, "there is no database in this directory")
+            .at(data_directory.display())
+            .hint("nothing was touched; check the directory"));
+    }
     let owner = Owner::of(&data_directory)?;
     privilege::become_owner(owner.clone())?;
     if running_server(&data_directory)?.is_none() {
@@ -46,7 +51,9 @@ pub async fn promote(
             .hint("start it first; recovery then goes on to its target"));
     }
     if !instance::in_recovery(&data_directory)? {
-        return Err(Error::new(Code::NotReady, "the server is not in recovery").at(data_directory.display()));
+        return Err(Error::new(Code::NotReady, "the server is not in recovery")
+            .at(data_directory.display())
+            .hint("it is open for writing already: there is nothing to promote"));
     }
     let tools = tools(&data_directory, cluster, target_dir.is_some()).await?;
     progress.phase("promoting");

@@ -57,7 +57,7 @@ impl Search<'_> {
     pub async fn run(&self) -> Result<Located> {
         let Some((newest, reach)) = self.fitting.first() else { return Err(refuse::no_backup()) };
         let files = scan::way(reach, self.size);
-        let tail = scan::tail(self.source, &files, self.size, self.system).await?;
+        let tail = self.tail(&files).await?;
         let bounds = self.bounds(newest, reach, tail.as_ref());
         match self.target {
             Target::Latest => self.latest(newest, reach, &bounds).await,
@@ -69,6 +69,19 @@ impl Search<'_> {
             Target::Time(_) => self.time(tail.as_ref(), &bounds).await,
             Target::Xid(_) | Target::Name(_) => self.search(tail.as_ref(), &bounds).await,
         }
+    }
+
+    /// Of the newest backup's way, or of the longest, where nothing was committed after the newest backup.
+    async fn tail(&self, files: &[WayFile]) -> Result<Option<Tail>> {
+        let tail = scan::tail(self.source, files, self.size, self.system).await?;
+        let quiet = tail.as_ref().is_none_or(|t| t.last_commit.is_none());
+        let Some((_, longest)) = self.fitting.last().filter(|_| quiet && self.fitting.len() > 1) else {
+            return Ok(tail);
+        };
+        let files = scan::way(longest, self.size);
+        let longer = scan::tail(self.source, &files, self.size, self.system).await?;
+        let same_end = |t: &Tail| tail.as_ref().is_some_and(|newest| newest.end == t.end);
+        Ok(longer.filter(same_end).or(tail))
     }
 
     fn bounds(&self, newest: &Candidate, reach: &Reach, tail: Option<&Tail>) -> Bounds {
@@ -111,24 +124,21 @@ impl Search<'_> {
 
     async fn time(&self, tail: Option<&Tail>, bounds: &Bounds) -> Result<Located> {
         let Target::Time(time) = self.target else { return self.search(tail, bounds).await };
-        // Saves reading everything for a target that is plainly too late; the scan decides the near ones.
-        if bounds.last_commit.is_none_or(|last| *time > last.at) {
+        // Saves reading everything for a target that is plainly too late; the scan decides the near ones. A tail without
+        // a commit says nothing: the newest backup may be the last thing that happened.
+        if bounds.last_commit.is_some_and(|last| *time > last.at) {
             return Err(refuse::past_the_end(self.target, bounds));
         }
-        let mut early = true;
         for (backup, reach) in self.fitting.iter().filter(|(c, _)| c.stop_time <= *time) {
             match self.from(backup, reach, tail, None).await? {
                 Some(located) if located.stop.as_ref().is_some_and(|s| s.consistent) => return Ok(located),
                 // The first later commit came before this backup was consistent: an older one is needed.
                 Some(_) => {}
-                None => early = false,
+                // An older one leads to the same end.
+                None => return Err(refuse::past_the_end(self.target, bounds)),
             }
         }
-        Err(if early {
-            refuse::before_the_first(self.target, bounds)
-        } else {
-            refuse::past_the_end(self.target, bounds)
-        })
+        Err(refuse::before_the_first(self.target, bounds))
     }
 
     /// A transaction or a name can lie anywhere: from the newest backup on back, each up to where the next one ended.

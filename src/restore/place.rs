@@ -90,7 +90,7 @@ pub fn refuse(request: &Request, system: SystemId, major: PgMajor, facts: &Place
         _ if !in_place && facts.running.is_some() => {
             return Err(Error::new(Code::ServerRunning, "a server runs in the target directory")
                 .at(place)
-                .hint("choose another directory, or end that instance with `pgkeep restore discard --target-dir DIR`"));
+                .hint("choose another directory; a side instance that pgkeep made is removed with `pgkeep restore discard --target-dir DIR`"));
         }
         _ if !in_place => {
             return Err(Error::new(Code::NotEmpty, "the target directory is not empty")

@@ -26,7 +26,9 @@ impl Bounds {
         let from = format!("from {} (lsn {})", self.first_time.postgres(), self.first_lsn);
         let to = match (&self.last_commit, self.last_record) {
             (Some(last), _) => format!("to {} (lsn {})", last.at.postgres(), last.lsn),
-            (None, Some(record)) => format!("to lsn {record}; no transaction ended in between"),
+            (None, Some(record)) => {
+                format!("to lsn {record} (nothing was committed in the last WAL before it)")
+            }
             (None, None) => "and not beyond".to_owned(),
         };
         let base = self.named.as_ref().map_or(String::new(), |id| format!(" with backup {id}"));

@@ -21,7 +21,8 @@ pub fn keys(config: &Config, findings: &mut Findings) {
             "whoever reads the repository reads the database; [encryption] changes that for what is written from then on",
         ),
         EncryptionConfig::Recipients { recipients, identity_file } => {
-            findings.ok("encryption", format!("to {} recipients", recipients.len()));
+            let count = if recipients.len() == 1 { "1 recipient".to_owned() } else { format!("{} recipients", recipients.len()) };
+            findings.ok("encryption", format!("to {count}"));
             match identity_file {
                 Some(path) if path.exists() => identity(recipients, path, findings),
                 Some(path) => findings.ok(
@@ -64,7 +65,19 @@ fn identity(recipients: &[String], path: &std::path::Path, findings: &mut Findin
 }
 
 /// The server's files are on this host, and they are this server's.
-pub fn data_directory(config: &Config, facts: &ServerFacts, findings: &mut Findings) {
+pub fn data_directory(
+    config: &Config,
+    cluster: &ClusterConfig,
+    facts: &ServerFacts,
+    findings: &mut Findings,
+) {
+    if cluster.data_directory.is_none() {
+        findings.warn(
+            "data directory",
+            "the configuration does not name it: with the server gone, a restore does not know where to",
+            format!("in [cluster.{}]: data_directory = \"{}\"", cluster.name, facts.data_directory.display()),
+        );
+    }
     if let Err(error) = config.refuse_roots_inside(&facts.data_directory) {
         findings.error("repository place", &error);
     }

@@ -7,7 +7,7 @@ use crate::postgres::facts::ServerFacts;
 use crate::postgres::session::Session;
 
 /// What must be set for archiving, and what a backup would like.
-pub fn settings(subject: &Subject<'_>, facts: &ServerFacts, findings: &mut Findings) {
+pub fn settings(subject: &Subject<'_>, facts: &ServerFacts, pending: &[String], findings: &mut Findings) {
     if !facts.major.is_supported() {
         findings.fail("version", format!("PostgreSQL {} is not supported", facts.major), "14 to 18 are");
     }
@@ -23,8 +23,16 @@ pub fn settings(subject: &Subject<'_>, facts: &ServerFacts, findings: &mut Findi
         Ok(command) => command,
         Err(error) => return findings.error("settings", &error),
     };
-    let changes = archiving::changes(facts, &command);
-    if changes.is_empty() {
+    let mut changes = archiving::changes(facts, &command);
+    if pending.iter().any(|name| name == "archive_mode") && changes.iter().any(|c| c.name == "archive_mode") {
+        findings.fail(
+            "settings",
+            "archive_mode is set, and waits for a restart",
+            "restart PostgreSQL, then run `pgkeep check` again",
+        );
+        // Until then the server says of archive_command only that it is disabled.
+        changes.retain(|c| c.name != "archive_mode" && c.name != "archive_command");
+    } else if changes.is_empty() {
         findings.ok("settings", "archive_mode, archive_command, archive_timeout and wal_level are right");
     }
     for change in changes {

@@ -75,7 +75,8 @@ impl Archive {
     }
 
     fn fitting(&self) -> Vec<(Candidate, Reach)> {
-        let there = (3..=6).filter(|n| !self.missing.contains(n));
+        let last = usize::try_from(MIB.number_of(self.wal.lsn())).unwrap();
+        let there = (3..=last).filter(|n| !self.missing.contains(n));
         let names: Vec<_> = there
             .map(|n| WalObjectName::Segment {
                 segment: SegmentName::numbered(TimelineId(1), n as u64, MIB),
@@ -143,6 +144,22 @@ fn a_time_takes_the_newest_backup_that_was_consistent_by_then() {
     assert_eq!(a.summary(Target::Time(at(13)), Before), "000b: - | 13 … 15");
     assert_eq!(a.summary(Target::Time(at(12)), After), "000a: 12 | 13 … 15");
     assert_eq!(a.summary(Target::Time(at(7)), After), "000a: - | 10 … 15");
+}
+
+#[test]
+fn a_time_before_the_newest_backup_is_reached_when_nothing_was_committed_after_it() {
+    let mut a = archive();
+    a.wal.fill();
+    let redo_c = a.wal.filler(10);
+    a.wal.backup_end(redo_c);
+    a.backups.push(candidate("20261121T030000Z-full-000c", redo_c, a.wal.lsn(), at(30)));
+    a.wal.filler(10);
+    assert_eq!(a.summary(Target::Time(at(14)), After), "000b: 14 | 15 … 15");
+    assert_eq!(a.summary(Target::Time(at(11)), After), "000a: 11 | 12 … 15");
+    let early = a.refused(Target::Time(at(1)));
+    assert!(early.to_string().contains("before the first moment"), "{early}");
+    let late = a.refused(Target::Time(at(31)));
+    assert!(late.to_string().contains("no transaction ended after this time"), "{late}");
 }
 
 #[test]
