@@ -18,6 +18,7 @@ pub mod lay_out;
 pub mod local_wal;
 pub mod locate;
 pub mod marker;
+mod new_timeline;
 pub mod place;
 pub mod plan;
 pub mod prepare;

@@ -299,6 +299,9 @@ fn promote(ctx: &Context, place: &Where) -> Result<Outcome> {
     let cluster = ctx.cluster(&config)?;
     let done =
         ctx.block_on(ending::promote(&config, cluster, place.target_dir.as_deref(), &ctx.progress()))??;
+    if let Some(note) = &done.note {
+        ctx.say(&format!("note: {note}"));
+    }
     if ctx.json {
         ctx.print_json(
             &json!({ "data_directory": done.data_directory, "timeline": done.timeline, "fork": done.fork }),

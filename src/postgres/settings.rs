@@ -79,6 +79,25 @@ pub fn edit(text: &[u8], remove: &[&str], add: &[(&str, String)], comment: &str)
     result
 }
 
+/// The text without the lines that [`edit`] added last under `comment`, which stand at its end.
+pub fn without_added(text: &[u8], comment: &str) -> Vec<u8> {
+    let ours = format!("# pgkeep: {comment}\n");
+    let lines = text.split_inclusive(|b| *b == b'\n');
+    lines.take_while(|line| *line != ours.as_bytes()).flatten().copied().collect()
+}
+
+/// Takes out of a file what [`edit_file`] added under `comment`, and every line that sets one of `remove`.
+pub fn clear_file(path: &Path, remove: &[&str], comment: &str) -> Result<()> {
+    let Ok(text) = std::fs::read(path) else { return Ok(()) };
+    let cleared = without_added(&text, comment);
+    if cleared != text {
+        use std::os::unix::fs::PermissionsExt;
+        let meta = std::fs::metadata(path).map_err(|e| Error::io("cannot look at the settings", path, e))?;
+        durable::atomic_replace(path, &cleared, meta.permissions().mode() & 0o7777)?;
+    }
+    edit_file(path, remove, &[], comment)
+}
+
 /// Edits a file durably, keeping its mode; one that does not exist is made (0600).
 pub fn edit_file(path: &Path, remove: &[&str], add: &[(&str, String)], comment: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;

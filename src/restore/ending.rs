@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::marker::Side;
+use super::new_timeline::NewTimeline;
 use super::request::Place;
-use super::{finish, marker, recover, survey};
+use super::{connect, finish, marker, recover, survey};
 use crate::config::{ClusterConfig, Config};
 use crate::error::{Code, Error, Result};
 use crate::model::{Lsn, PgMajor, TimelineId};
+use crate::postgres::control_file::ControlFile;
 use crate::postgres::instance::{self, Instance, StopMode};
 use crate::postgres::privilege::{self, Owner};
 use crate::postgres::service::running_server;
 use crate::postgres::tools::Tools;
+use crate::repository::configured::{self, Patience};
+use crate::repository::keys::wal::WalRoot;
+use crate::repository::recovery_plan::FILE_NAME as PLAN_FILE;
 use crate::util::progress::Progress;
 
 const PROMOTES_WITHIN: Duration = Duration::from_hours(1);
@@ -24,6 +29,8 @@ pub struct Promoted {
     pub data_directory: PathBuf,
     pub timeline: TimelineId,
     pub fork: Lsn,
+    /// What a person should know.
+    pub note: Option<String>,
 }
 
 /// Ends a paused recovery, of a side instance or in place.
@@ -33,7 +40,6 @@ pub async fn promote(
     target_dir: Option<&Path>,
     progress: &Arc<dyn Progress>,
 ) -> Result<Promoted> {
-    let _ = config;
     let data_directory = match target_dir {
         Some(directory) => directory.to_path_buf(),
         None => survey::data_directory_of(&Place::InPlace, cluster).await?,
@@ -55,14 +61,37 @@ pub async fn promote(
             .at(data_directory.display())
             .hint("it is open for writing already: there is nothing to promote"));
     }
+    if !data_directory.join(PLAN_FILE).exists() {
+        return Err(Error::new(
+            Code::Refused,
+            "this recovery is none of `pgkeep restore`: it may be a standby",
+        )
+        .at(data_directory.display())
+        .hint("to promote a standby, use `pg_ctl promote` or its cluster manager"));
+    }
     let tools = tools(&data_directory, cluster, target_dir.is_some()).await?;
     progress.phase("promoting");
     let log = data_directory.join(recover::SIDE_LOG);
     let mut server = Instance::running(&tools, &data_directory, &owner, &log);
     server.promote(PROMOTES_WITHIN).await?;
     let (timeline, fork) = recover::new_timeline(&data_directory)?;
-    finish::clear_recovery(&data_directory, None)?;
-    Ok(Promoted { data_directory, timeline, fork })
+    finish::clear_recovery(&data_directory)?;
+    let mut note = None;
+    if target_dir.is_none() {
+        let control = ControlFile::read(&data_directory)?;
+        let (repositories, _) = configured::open_all(config, None, Patience::default()).await?.required()?;
+        let new = NewTimeline {
+            data_directory: &data_directory,
+            repositories: &repositories,
+            root: &WalRoot::new(&cluster.name, control.system),
+            size: control.wal_segment_size,
+            timeline,
+            fork,
+            progress: &**progress,
+        };
+        note = new.archive(connect::to(&data_directory, cluster, &owner, true).await).await?;
+    }
+    Ok(Promoted { data_directory, timeline, fork, note })
 }
 
 async fn tools(data_directory: &Path, cluster: &ClusterConfig, side: bool) -> Result<Tools> {

@@ -7,32 +7,26 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::connect;
+use super::new_timeline::NewTimeline;
 use super::plan::RestorePlan;
 use super::prepare::{Prepared, Task};
 use super::recover::Ended;
 use super::report::{Proof, Report};
-use crate::error::{Code, Error, Result};
-use crate::model::{Lsn, SegmentName, TimelineId, WalFileName};
+use crate::error::Result;
+use crate::model::{Lsn, TimelineId};
 use crate::postgres::session::Session;
 use crate::postgres::settings as conf;
 use crate::repository::documents;
 use crate::repository::keys::marks;
 use crate::repository::recovery_plan::FILE_NAME as PLAN_FILE;
-use crate::repository::wal_listing::WalListing;
-use crate::util::clock::Deadline;
 use crate::util::durable;
 
-/// How long the archive may take to hold the new timeline's first files.
-const ARCHIVED_WITHIN: Duration = Duration::from_mins(10);
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How far apart the times of two records may be in the wrong order.
 const CLOCK_RACE: Duration = Duration::from_secs(1);
 
 /// Takes the plan out of force and the recovery settings out of the configuration: the next recovery is another one.
-pub fn clear_recovery(data_directory: &std::path::Path, plan: Option<&RestorePlan>) -> Result<()> {
-    let mut names: Vec<&str> = conf::RECOVERY_SETTINGS.to_vec();
-    names.extend(plan.iter().flat_map(|p| p.server.settings.keys().map(String::as_str)));
-    conf::edit_file(&data_directory.join("postgresql.auto.conf"), &names, &[], "recovery")?;
+pub fn clear_recovery(data_directory: &std::path::Path) -> Result<()> {
+    conf::clear_file(&data_directory.join("postgresql.auto.conf"), &conf::RECOVERY_SETTINGS, "recovery")?;
     durable::remove_file(&data_directory.join(PLAN_FILE))
 }
 
@@ -41,11 +35,20 @@ pub async fn run(task: &Task<'_>, prepared: &Prepared, report: &mut Report) -> R
     let plan = &prepared.plan;
     match report.ended.clone() {
         Ended::Promoted { timeline, fork } => {
-            clear_recovery(&task.data_directory, Some(plan))?;
+            clear_recovery(&task.data_directory)?;
             let session = connect::any(task, plan).await;
             prove(prepared, report, timeline, fork, session.as_ref()).await?;
             if plan.place.in_place {
-                archive_new_timeline(task, prepared, report, timeline, fork, session).await?;
+                let new = NewTimeline {
+                    data_directory: &task.data_directory,
+                    repositories: &prepared.archive.repositories,
+                    root: &prepared.wal.root,
+                    size: prepared.held.record.base()?.wal_segment_bytes,
+                    timeline,
+                    fork,
+                    progress: &*task.progress,
+                };
+                report.notes.extend(new.archive(session).await?);
             }
         }
         Ended::Paused => {
@@ -120,66 +123,10 @@ fn stops_after(plan: &RestorePlan) -> Option<Lsn> {
     plan.server.settings.get("recovery_target_lsn")?.parse().ok()
 }
 
-/// `pg_switch_wal()` at once, then the history file and the switched segment must be in every required repository: until
-/// then the next loss of this host would go back to the old timeline.
-async fn archive_new_timeline(
-    task: &Task<'_>,
-    prepared: &Prepared,
-    report: &mut Report,
-    timeline: TimelineId,
-    fork: Lsn,
-    session: Option<Session>,
-) -> Result<()> {
-    let Some(session) = session else {
-        return Err(not_archived(task, "no role is let in that could switch WAL"));
-    };
-    let mode = session.setting("archive_mode").await?.unwrap_or_default();
-    if mode == "off" {
-        report.notes.push(
-            "archive_mode is off: the new timeline is not archived, and this cluster has no recovery from now on".to_owned(),
-        );
-        return Ok(());
-    }
-    task.progress.phase("archiving the new timeline");
-    session.switch_wal().await?;
-    let size = prepared.held.record.base()?.wal_segment_bytes;
-    let first = SegmentName::containing(timeline, fork, size);
-    let files = [WalFileName::History(timeline), WalFileName::Segment(first)];
-    let deadline = Deadline::after(ARCHIVED_WITHIN);
-    loop {
-        let mut missing = None;
-        for repository in prepared.archive.repositories.iter().filter(|r| r.required) {
-            for file in files {
-                let root = &prepared.wal.root;
-                let found = WalListing::load_file(&repository.name, &*repository.storage, root, file).await?;
-                if found.objects(file).is_empty() {
-                    missing = Some(format!("{file} in {}", repository.name));
-                }
-            }
-        }
-        match missing {
-            None => return Ok(()),
-            Some(what) if deadline.passed() => {
-                return Err(not_archived(task, &format!("{what} has not come within 10 minutes")));
-            }
-            Some(_) => tokio::time::sleep(LOOK_EVERY).await,
-        }
-    }
-}
-
-fn not_archived(task: &Task<'_>, why: &str) -> Error {
-    Error::new(Code::NotReady, format!("the cluster is restored and open, but its new timeline is not archived: {why}"))
-        .at(task.data_directory.display())
-        .hint(
-            "look at archive_command and pg_stat_archiver, run SELECT pg_switch_wal(), and check with `pgkeep window` that \
-             the new timeline is there: until then the loss of this host loses what is written now",
-        )
-}
-
 fn side_lines(task: &Task<'_>, plan: &RestorePlan, report: &mut Report) {
     let dir = task.data_directory.display();
     if let (Some(port), Some(socket)) = (plan.server.port, &plan.server.socket_dir) {
-        let user = connect::users(task).into_iter().next().unwrap_or_default();
+        let user = connect::users(task.cluster, &task.owner).into_iter().next().unwrap_or_default();
         report.connect = Some(format!("psql -h {} -p {port} -U {user} -d postgres", socket.display()));
     }
     report.ends_with = Some(format!("pgkeep restore discard --target-dir {dir}"));

@@ -78,6 +78,9 @@ pub fn equip(plan: &RestorePlan, side: Option<&SideFiles>) -> Result<()> {
     if !map.is_empty() {
         durable::atomic_replace(&data.join("tablespace_map"), map.as_bytes(), 0o600)?;
     }
+    if plan.place.in_place {
+        drop_stale_targets(data)?;
+    }
     if let Some(side) = side {
         side_files(data, plan, side)?;
     }
@@ -99,6 +102,12 @@ pub fn equip(plan: &RestorePlan, side: Option<&SideFiles>) -> Result<()> {
     let mode = if mode & 0o050 == 0o050 { 0o750 } else { 0o700 };
     std::fs::set_permissions(data, std::fs::Permissions::from_mode(mode))
         .map_err(|e| Error::io("cannot set the mode of the data directory", data, e))
+}
+
+/// The restored configuration may carry the target of an earlier recovery, and two targets are fatal.
+fn drop_stale_targets(data: &Path) -> Result<()> {
+    let path = data.join("postgresql.conf");
+    if path.exists() { conf::edit_file(&path, &settings::TARGET_SETTINGS, &[], "recovery") } else { Ok(()) }
 }
 
 /// What a side instance is configured with.

@@ -106,6 +106,7 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
     place::refuse(task.request, system, major, &place)?;
     if let Some(service) = &service {
         service.refuse_other_managers()?;
+        survey::refuse_stale_targets(service)?;
     }
     let recovery = recovery_plan(task, &archive, &wal, &chosen, &path, &located, system, size);
     let repository = held.repositories.first().cloned();

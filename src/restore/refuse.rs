@@ -61,7 +61,7 @@ pub fn hole_before_latest(bounds: &Bounds) -> Error {
         &Target::Latest,
     )
     .hint(format!(
-        "`{}` ends just before the hole; `pgkeep wal gaps` shows it, and a segment that pg_wal or another \
+        "`{}` ends just before the hole; `pgkeep window` shows it, and a segment that pg_wal or another \
              server still has can be archived with `pgkeep wal push`",
         bounds.before_hole()
     ))
@@ -113,7 +113,7 @@ pub fn broken(scanned: &Scanned) -> Error {
         || "choose another backup with `--backup`".to_owned(),
         |lsn| format!("`--to lsn:{lsn}` ends just before it"),
     );
-    Error::new(Code::WalDamaged, format!("WAL on the way cannot be read: {:?}", scanned.end.reason))
+    Error::new(Code::WalDamaged, format!("WAL on the way cannot be read: {}", scanned.end.reason))
         .at(scanned.end.lsn)
-        .hint(format!("{before}; `pgkeep wal gaps` shows what else is wrong"))
+        .hint(format!("{before}; `pgkeep window` shows what else is wrong"))
 }

@@ -69,6 +69,15 @@ pub fn recovery(
     settings
 }
 
+/// Settings of a recovery's end; two of them at once are fatal to PostgreSQL.
+pub const TARGET_SETTINGS: [&str; 5] = [
+    "recovery_target",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+];
+
 /// Where a side instance listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideAddress {
@@ -166,3 +175,18 @@ pub fn side_conf(plan: &RestorePlan, control: &ControlFile, preload: &[String]) 
 /// `pg_hba.conf` of a side instance: whoever may open its socket (0700) is its owner or root.
 pub const SIDE_HBA: &str = "# Made by pgkeep for a side instance; the restored file is pg_hba.conf.restored.\n\
     local all all trust\nlocal replication all trust\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_that_work_on_their_own_or_are_missing_stay_out_of_a_side_instance() {
+        let (kept, left_out) =
+            preload("pg_stat_statements, \"$libdir/timescaledb\",pg_cron , lost", |name| name != "lost");
+        assert_eq!(kept, ["pg_stat_statements", "timescaledb"]);
+        assert_eq!(left_out.len(), 2, "{left_out:?}");
+        assert!(left_out[0].starts_with("pg_cron (") && left_out[1].starts_with("lost (not installed"));
+        assert_eq!(preload("", |_| true), (Vec::new(), Vec::new()));
+    }
+}

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
-use super::marker;
 use super::place::{DirectoryState, Disk, OldTablespace, PlaceFacts, Role};
 use super::request::{Place, Request};
+use super::{marker, settings};
 use crate::config::ClusterConfig;
 use crate::error::{Code, Error, Result};
 use crate::model::PgMajor;
 use crate::postgres::control_file::{ClusterState, ControlFile};
 use crate::postgres::privilege::Owner;
 use crate::postgres::service::{self, Service};
+use crate::postgres::settings as conf;
 use crate::postgres::tools::Tools;
 use crate::util::{durable, host};
 
@@ -187,6 +188,28 @@ fn old_tablespaces(data_directory: &Path) -> Result<Vec<OldTablespace>> {
     }
     found.sort_by_key(|t| t.oid);
     Ok(found)
+}
+
+/// Configuration outside of the data directory stays as it is: a recovery target in it would be a second one, which is
+/// fatal to PostgreSQL after the backup was fetched.
+pub fn refuse_stale_targets(service: &Service) -> Result<()> {
+    let main = service.config_file();
+    if main.starts_with(&service.data_directory) || !main.exists() {
+        return Ok(());
+    }
+    for file in conf::files(&main)? {
+        let text = std::fs::read(&file).map_err(|e| Error::io("cannot read the configuration", &file, e))?;
+        let lines = conf::parse(&String::from_utf8_lossy(&text));
+        let stale = lines
+            .iter()
+            .find(|l| settings::TARGET_SETTINGS.contains(&l.name.as_str()) && !l.value.is_empty());
+        if let Some(line) = stale {
+            return Err(Error::new(Code::Refused, format!("{} is set from an earlier recovery", line.name))
+                .at(file.display())
+                .hint("take that line out, then run the restore again: two recovery targets are fatal to PostgreSQL"));
+        }
+    }
+    Ok(())
 }
 
 /// A tablespace of a side instance goes only where nothing is; in place, what is not PostgreSQL's own is in the way.

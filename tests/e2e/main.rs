@@ -26,7 +26,6 @@ mod postgres_service;
 mod postgres_session;
 mod refusals;
 mod restore_crash;
-mod restore_fence;
 mod restore_fork;
 mod restore_in_place;
 mod restore_modes;

@@ -45,21 +45,17 @@ fn a_standby_follows_its_primary_from_the_backup_on() {
         text.replace(env.pg.data.to_str().unwrap(), &data)
             .replace("[[repository]]", &format!("primary = \"{primary}\"\n\n[[repository]]"))
     });
-    let settings = std::fs::read_to_string(env.pg.data.join("postgresql.conf")).unwrap();
-    let _ = settings;
     let prepared = pgkeep.run(["restore", "--to", "latest", "--standby", "--no-start", "--yes"]).ok();
     assert!(prepared.stdout.contains("not started"), "{}", prepared.stdout);
     assert!(
         replica.data.join("standby.signal").exists() && !replica.data.join("pgkeep.recovery.json").exists()
     );
     // The restored configuration is the primary's; the replica listens elsewhere.
-    let (socket, _) = env.pg.socket();
     let other = env.root.dir("replica-socket", 0o700);
     replica.add_conf(&format!("unix_socket_directories = '{}'\narchive_mode = off", other.display()));
-    let _ = socket;
     replica.start();
     ledger.write(&env.pg, 2);
-    crate::support::eventually("the standby has the last row", std::time::Duration::from_secs(60), || {
+    crate::support::eventually("the standby has the last row", std::time::Duration::from_mins(1), || {
         replica.try_sql("select max(id)::text from ledger").is_ok_and(|r| r[0][0].as_deref() == Some("4"))
     });
     assert_eq!(replica.one("select pg_is_in_recovery()::text"), "true");
@@ -111,4 +107,40 @@ fn root_restores_as_the_owner_and_an_optional_repository_may_be_down() {
     assert!(refused.stderr.contains("--repo"), "{}", refused.stderr);
     env.pgkeep.clone().global("--repo").global("far").run(args).ok();
     ledger.assert_ends_at(&env.side(&other), 2);
+}
+
+#[test]
+fn a_stale_target_is_taken_out_and_what_waits_prepared_is_named() {
+    let env = EnvOptions::new(16)
+        .pg(|pg| {
+            pg.segment_mib(1).conf("recovery_target_name = 'long ago'").conf("max_prepared_transactions = 7")
+        })
+        .build();
+    let mut ledger = Ledger::create(&env.pg);
+    env.pg.sql("create table held (i int)");
+    env.backup();
+    ledger.write(&env.pg, 2);
+    let session = env.pg.session();
+    for statement in ["begin", "insert into held values (1)", "prepare transaction 'waits'"] {
+        session.sql(statement);
+    }
+    drop(session);
+    ledger.write(&env.pg, 1);
+    env.pg.stop(Stop::Fast);
+    let target = format!("lsn:{}", ledger.entry(3).end);
+    let ran = env.pgkeep.run(["restore", "--to", &target, "--yes"]).ok();
+    ledger.assert_ends_at(&env.pg, 3);
+    assert!(ran.stderr.contains("1 prepared transactions have come back"), "{}", ran.stderr);
+}
+
+#[test]
+fn only_a_recovery_of_pgkeeps_own_is_promoted() {
+    let env = TestEnv::new(18);
+    let standby = crate::support::Pg::standby_of(&env.pg, "standby");
+    standby.start();
+    let config = env.with_config("standby.toml", |text| {
+        text.replace(env.pg.data.to_str().unwrap(), standby.data.to_str().unwrap())
+    });
+    config.run(["restore", "promote"]).fails_with("refused", 3);
+    assert_eq!(standby.one("select pg_is_in_recovery()::text"), "true");
 }

@@ -53,3 +53,16 @@ fn included_files_are_found_in_the_order_of_reading() {
     std::fs::write(path("a.conf"), "include 'main.conf'").unwrap();
     assert_eq!(files(&path("main.conf")).unwrap_err().code(), Code::NotReady);
 }
+
+#[test]
+fn what_was_added_last_is_taken_out_again_and_the_rest_stays() {
+    let text = b"work_mem = '4MB'\nmax_connections = 100\n";
+    let added = edit(
+        text,
+        &[],
+        &[("max_wal_senders", "20".to_owned()), ("hot_standby", "on".to_owned())],
+        "recovery",
+    );
+    assert_eq!(without_added(&added, "recovery"), text);
+    assert_eq!(without_added(text, "recovery"), text);
+}
