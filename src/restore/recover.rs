@@ -207,7 +207,13 @@ fn died(data: &Path, server: &Server) -> Error {
         .map_or_else(|| "the server's log says more".to_owned(), |l| format!("its log: {}", l.display()));
     Error::new(Code::RecoveryFailed, format!("recovery did not come to its end: {}", last_words(&tail)))
         .at(data.display())
-        .hint(log)
+        .hint(if tail.contains("could not access the server configuration file") {
+            "the configuration lay outside the data directory (Debian: /etc/postgresql): copy it there from pgkeep-config/ in \
+             the data directory, make the empty directory conf.d beside it, and run the same command again"
+                .to_owned()
+        } else {
+            log
+        })
 }
 
 /// The timeline that a promotion made, and where it begins: its history file says so.
