@@ -147,14 +147,15 @@ fn restore(ctx: &Context, args: &To) -> Result<Outcome> {
             now,
             progress: ctx.progress(),
         };
-        let prepared = prepare::run(&task).await?;
+        // The futures of a whole restore are large; they live on the heap.
+        let prepared = Box::pin(prepare::run(&task)).await?;
         if args.dry_run {
             show_plan(ctx, &prepared.plan)?;
             return Ok(None);
         }
         ctx.say(&show::text(&prepared.plan));
         confirm(ctx, args, &prepared)?;
-        execute::run(&task, prepared).await.map(Some)
+        Box::pin(execute::run(&task, prepared)).await.map(Some)
     };
     let done = runtime.block_on(async {
         tokio::select! {

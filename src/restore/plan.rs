@@ -183,7 +183,7 @@ pub struct Found<'a> {
 }
 
 /// The plan, or why there is none. Nothing is read or written here.
-pub fn make(request: &Request, found: Found<'_>) -> Result<RestorePlan> {
+pub fn make(request: &Request, found: &Found<'_>) -> Result<RestorePlan> {
     let base = found.record.base()?;
     let in_place = request.place == Place::InPlace;
     let spread = tablespaces::plan(request, base, &found.located.created, found.place)?;
@@ -199,8 +199,8 @@ pub fn make(request: &Request, found: Found<'_>) -> Result<RestorePlan> {
         pg_major: found.record.major().unwrap_or(PgMajor(0)),
         warnings: found.warnings.clone(),
         target: target(request, found.located, &recovery),
-        backup: backup(request, &found, base),
-        wal: wal(&found, base, &recovery),
+        backup: backup(request, found, base),
+        wal: wal(found, base, &recovery),
         lost: Lost {
             from: found.located.end,
             to: found.located.archive_end.max(found.located.end),
@@ -217,7 +217,7 @@ pub fn make(request: &Request, found: Found<'_>) -> Result<RestorePlan> {
         },
         tablespaces: spread.tablespaces,
         space,
-        server: server(request, &found, &recovery)?,
+        server: server(request, found, &recovery)?,
         recovery: (!request.standby).then_some(recovery),
     })
 }

@@ -125,7 +125,7 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
         primary_conninfo: task.cluster.primary.clone(),
         warnings,
     };
-    let plan = plan::make(task.request, found)?;
+    let plan = plan::make(task.request, &found)?;
     Ok(Prepared { plan, archive, wal, local, chosen, path, located, held, index, tools, service })
 }
 

@@ -189,7 +189,7 @@ fn opens_by_hand(options: EnvOptions) {
 
 #[test]
 fn a_backup_of_14_with_its_configuration_outside_opens_by_hand() {
-    opens_by_hand(EnvOptions::new(14).pg(|pg| pg.conf_outside()));
+    opens_by_hand(EnvOptions::new(14).pg(crate::support::PgOptions::conf_outside));
 }
 #[test]
 fn an_unencrypted_backup_of_15_opens_by_hand() {
@@ -205,11 +205,13 @@ fn a_backup_of_17_opens_by_hand() {
 }
 #[test]
 fn a_backup_of_18_with_its_configuration_outside_opens_by_hand() {
-    opens_by_hand(EnvOptions::new(18).pg(|pg| pg.conf_outside()));
+    opens_by_hand(EnvOptions::new(18).pg(crate::support::PgOptions::conf_outside));
 }
 #[test]
 fn a_backup_of_debians_15_opens_by_hand() {
-    opens_by_hand(EnvOptions::on(crate::support::Build::debian()).pg(|pg| pg.conf_outside()));
+    opens_by_hand(
+        EnvOptions::on(crate::support::Build::debian()).pg(crate::support::PgOptions::conf_outside),
+    );
 }
 
 /// A small encrypted backup, to be broken.

@@ -159,7 +159,7 @@ fn plan(
         primary_conninfo: Some("host=primary".to_owned()),
         warnings: Vec::new(),
     };
-    make(request, found)
+    make(request, &found)
 }
 
 fn cluster() -> DirectoryState {
@@ -174,7 +174,8 @@ fn fast() -> Vec<TablespaceEntry> {
     vec![TablespaceEntry { oid: 16385, location: "/fast/ts".to_owned() }]
 }
 fn settings_of(plan: &RestorePlan) -> String {
-    plan.server.settings.iter().map(|(n, v)| format!("{n} = {v}\n")).collect()
+    let lines: Vec<String> = plan.server.settings.iter().map(|(n, v)| format!("{n} = {v}")).collect();
+    lines.join("\n") + "\n"
 }
 
 #[test]

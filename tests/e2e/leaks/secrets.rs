@@ -129,7 +129,7 @@ fn faulty(config: &str, secret: &str) -> Vec<String> {
         key(&format!("secret_access_key = \"{secret}")),
         key(&format!("secret_access_key = {{ value = \"{secret}\" }}")),
         key(&format!("secret = \"{secret}\"")),
-        key(&format!("{secret}")),
+        key(secret),
         config.replace("identity_file = \"", &format!("identity_file = \"{secret}\"\nx = \"")),
         config.replace("recipients = [\"", &format!("recipients = [\"{secret}\", \"")),
         config.replace("url = \"s3://", &format!("url = \"s3://key:{secret}@")),
