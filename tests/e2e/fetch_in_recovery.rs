@@ -182,10 +182,15 @@ fn an_optional_repository_that_is_down_does_not_block_and_a_required_one_is_not_
 fn a_standby_asks_again_while_the_store_is_away_and_can_be_promoted() {
     let env = small(15).build();
     let (mut ledger, _) = archived_rows(&env);
-    let dir = env.side_dir("standby");
-    let args = ["restore", "--to", "latest", "--standby", "--yes", "--target-dir", dir.to_str().unwrap()];
-    env.pgkeep.run(args).ok();
-    let standby = env.side(&dir);
+    let standby = crate::support::PgOptions::new(env.pg.build.clone()).name("standby").create(&env.root);
+    std::fs::remove_dir_all(&standby.data).unwrap();
+    // Another host's configuration, without a primary to stream from: it lives on what it fetches.
+    let own = standby.data.to_str().unwrap();
+    let host = env.with_config("standby.toml", |text| text.replace(env.pg.data.to_str().unwrap(), own));
+    host.run(["restore", "--to", "latest", "--standby", "--no-start", "--yes"]).ok();
+    let socket = env.root.dir("standby-socket", 0o700);
+    standby.add_conf(&format!("unix_socket_directories = '{}'\narchive_mode = off", socket.display()));
+    standby.start();
     let has = |last: u32| {
         eventually("the standby follows", SOON, || {
             assert!(standby.is_running(), "it must stay up");
@@ -208,5 +213,5 @@ fn a_standby_asks_again_while_the_store_is_away_and_can_be_promoted() {
     has(8);
     standby.promote();
     ledger.assert_ends_at(&standby, 8);
-    assert!(!dir.join("standby.signal").exists());
+    assert!(!standby.data.join("standby.signal").exists());
 }
