@@ -79,7 +79,6 @@ fn run_push(ctx: &Context, args: &PushArgs) -> Result<Outcome> {
         report::to_stderr(&format!("WARNING: {name}: {warning}"));
     }
     tracing::info!(%name, shipped = pushed.shipped, "archived");
-    tracing::info!(%name, shipped = pushed.shipped, "archived");
     Ok(Outcome::Done)
 }
 
