@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pgkeep::model::{Inclusion, Target};
 
+use crate::support::wait::eventually;
 use crate::support::{Build, EnvOptions, Ledger, Pg, PgOptions, Pgkeep, Root, S3, Stop};
 
 fn a_ledger_of_ten_rows_is_known_to_the_last_detail(build: Build) {
@@ -67,6 +68,11 @@ fn a_standby_follows_and_promotes() {
     let standby = Pg::standby_of(&primary, "standby");
     standby.start();
     let ledger = ledger.stop();
+    // A standby that answers may not stream yet; only what it has received can be promoted.
+    let end = primary.one("select pg_current_wal_lsn()");
+    eventually("the standby has replayed the ledger", Duration::from_secs(30), || {
+        standby.one(&format!("select pg_last_wal_replay_lsn() >= '{end}'")) == "t"
+    });
     primary.stop(Stop::Fast);
     assert_eq!(standby.one("select pg_is_in_recovery()"), "t");
     standby.promote();
