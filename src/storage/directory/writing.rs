@@ -6,13 +6,11 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::{Key, Root, Stored, Upload, joined};
 use crate::error::{Code, Error, Result};
-use crate::model::Digest;
 use crate::util::durable::{self, NewFile};
 
 /// Chunks that may wait for the disk.
@@ -107,12 +105,11 @@ impl DirectoryUpload {
 
 /// None when the upload was given up.
 fn write_out(mut file: NewFile, mut queue: mpsc::Receiver<Step>) -> Result<Option<Stored>> {
-    let (mut bytes, mut begun, mut sha256) = (0, 0, Sha256::new());
+    let (mut bytes, mut begun) = (0, 0);
     while let Some(step) = queue.blocking_recv() {
         match step {
             Step::Write(chunk) => {
                 file.write_all(&chunk)?;
-                sha256.update(&chunk);
                 bytes += chunk.len() as u64;
                 if bytes - begun >= WRITEBACK {
                     // Once more over the window before: by now it is on disk and can leave the cache.
@@ -122,7 +119,7 @@ fn write_out(mut file: NewFile, mut queue: mpsc::Receiver<Step>) -> Result<Optio
             }
             Step::Finish => {
                 file.publish()?;
-                return Ok(Some(Stored { bytes, sha256: Digest(sha256.finalize().into()) }));
+                return Ok(Some(Stored { bytes }));
             }
         }
     }

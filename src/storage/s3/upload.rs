@@ -2,16 +2,11 @@
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest as _, Sha256};
 
 use super::multipart::Multipart;
 use super::{S3, Storage, Stored, Upload};
 use crate::error::{Code, Error, Result};
-use crate::model::Digest;
 use crate::storage::retry;
-
-/// Chunks from this size on are digested on the blocking pool.
-const LARGE: usize = 256 << 10;
 
 pub(super) struct S3Upload {
     s3: S3,
@@ -20,7 +15,6 @@ pub(super) struct S3Upload {
     filling: BytesMut,
     multipart: Option<Multipart>,
     bytes: u64,
-    sha256: Sha256,
     /// A `write` was dropped halfway or has failed: what follows would not be what the caller thinks.
     broken: bool,
 }
@@ -33,24 +27,8 @@ impl S3Upload {
             filling: BytesMut::new(),
             multipart: None,
             bytes: 0,
-            sha256: Sha256::new(),
             broken: false,
         }
-    }
-
-    async fn digest(&mut self, chunk: &Bytes) -> Result<()> {
-        self.bytes += chunk.len() as u64;
-        if chunk.len() < LARGE {
-            self.sha256.update(chunk);
-            return Ok(());
-        }
-        let (mut sha256, chunk) = (std::mem::take(&mut self.sha256), chunk.clone());
-        let digested = tokio::task::spawn_blocking(move || {
-            sha256.update(&chunk);
-            sha256
-        });
-        self.sha256 = digested.await.map_err(|e| Error::internal("a digest died").because(e))?;
-        Ok(())
     }
 
     async fn fill(&mut self, mut chunk: Bytes) -> Result<()> {
@@ -109,7 +87,7 @@ impl Upload for S3Upload {
         if std::mem::replace(&mut self.broken, true) {
             return Err(Error::internal("an upload was written to after it had failed"));
         }
-        self.digest(&chunk).await?;
+        self.bytes += chunk.len() as u64;
         self.fill(chunk).await?;
         self.broken = false;
         Ok(())
@@ -119,7 +97,7 @@ impl Upload for S3Upload {
         if self.broken {
             return Err(Error::internal("an upload was finished after it had failed"));
         }
-        let stored = Stored { bytes: self.bytes, sha256: Digest(self.sha256.clone().finalize().into()) };
+        let stored = Stored { bytes: self.bytes };
         if self.multipart.is_some() {
             self.send().await?;
         }
