@@ -1,9 +1,10 @@
 //! pgkeep: backup and point-in-time recovery for PostgreSQL.
 //!
 //! Layers import downward only (`tests/tidy.rs`):
-//! L5 `cli` · L3 `backup` `restore` `archive` · L2 `repository` · L1 `storage` `codec` `postgres` `wal` `config` ·
+//! L5 `cli` `agent` · L3 `backup` `restore` `archive` · L2 `repository` · L1 `storage` `codec` `postgres` `wal` `config` ·
 //! L0 `model` `util` `error`. `ARCHITECTURE.md` has the map.
 
+pub mod agent;
 pub mod archive;
 pub mod backup;
 pub mod cli;

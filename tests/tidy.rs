@@ -28,6 +28,8 @@ const SIBLINGS: &[(&str, &str)] = &[
     ("postgres", "wal"),
     // `restore` serves `wal fetch` itself while recovery runs.
     ("restore", "archive"),
+    // Commands start the agent and talk with it.
+    ("cli", "agent"),
 ];
 const MAX_FILE_LINES: usize = 499;
 const MAX_FUNCTION_LINES: usize = 69;

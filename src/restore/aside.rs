@@ -1,5 +1,6 @@
 //! What is in the way makes way: moved aside and kept (promise 6), or deleted where `--overwrite` was confirmed.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::place::{DirectoryState, PlaceFacts};
@@ -11,16 +12,14 @@ use crate::model::Timestamp;
 use crate::postgres::control_file::RELATIVE_PATH;
 use crate::util::durable;
 
+const INCIDENT: &str = "_incident_";
+
 /// What moves where. Pure. Only a restore in place moves anything.
 pub fn moves(request: &Request, place: &PlaceFacts, now: Timestamp) -> Vec<Move> {
     if request.place != Place::InPlace {
         return Vec::new();
     }
-    let to = |path: &Path| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!("_incident_{}", now.compact_seconds()));
-        (!request.overwrite).then(|| PathBuf::from(name))
-    };
+    let to = |path: &Path| (!request.overwrite).then(|| incident_name(path, now, &place.earlier_incidents));
     // What an unfinished restore laid out is nobody's: the originals were moved aside before it began.
     let filled: &[PathBuf] = match &place.state {
         DirectoryState::Leftover { filled, .. } => filled,
@@ -39,6 +38,31 @@ pub fn moves(request: &Request, place: &PlaceFacts, now: Timestamp) -> Vec<Move>
     moves
 }
 
+/// `<path>_incident_<time>`; a second incident within the second gets a number.
+fn incident_name(path: &Path, now: Timestamp, taken: &[PathBuf]) -> PathBuf {
+    let numbered = |number: usize| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(INCIDENT);
+        name.push(now.compact_seconds());
+        if number > 1 {
+            name.push(format!("_{number}"));
+        }
+        PathBuf::from(name)
+    };
+    // One more candidate than there are taken names.
+    (1..=taken.len())
+        .map(numbered)
+        .find(|name| !taken.contains(name))
+        .unwrap_or_else(|| numbered(taken.len() + 1))
+}
+
+/// What earlier incidents left beside these paths.
+pub fn earlier<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
+    let parents: BTreeSet<&Path> = paths.filter_map(Path::parent).collect();
+    let entries = parents.into_iter().filter_map(|parent| parent.read_dir().ok()).flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains(INCIDENT)).collect()
+}
+
 /// Carries one move out. One that has happened already (by a run that was killed) is fine.
 pub async fn carry_out(step: &Move) -> Result<()> {
     match &step.to {
@@ -54,5 +78,24 @@ pub async fn carry_out(step: &Move) -> Result<()> {
                 _ => Ok(()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_incidents_of_one_second_get_two_names() {
+        let (path, now) = (Path::new("/srv/main"), "2026-11-21T15:00:00Z".parse().unwrap());
+        let name = |taken: &[&str]| {
+            let taken: Vec<PathBuf> = taken.iter().map(PathBuf::from).collect();
+            incident_name(path, now, &taken).display().to_string()
+        };
+        let first = "/srv/main_incident_20261121T150000Z";
+        assert_eq!(name(&[]), first);
+        assert_eq!(name(&["/srv/main_incident_20261121T145959Z"]), first);
+        assert_eq!(name(&[first]), format!("{first}_2"));
+        assert_eq!(name(&[first, &format!("{first}_2")]), format!("{first}_3"));
     }
 }

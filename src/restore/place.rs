@@ -75,6 +75,8 @@ pub struct PlaceFacts {
     pub old_tablespaces: Vec<OldTablespace>,
     /// `PG_<major>_<catalog>` directories that exist in the places of tablespaces, old and new.
     pub version_directories: Vec<PathBuf>,
+    /// What earlier incidents left beside all these; their names are taken.
+    pub earlier_incidents: Vec<PathBuf>,
     pub disks: Vec<Disk>,
     /// Of the packs' members, by tablespace oid; 0 for the data directory itself.
     pub member_bytes: Vec<(u32, u64)>,

@@ -7,7 +7,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::place::{DirectoryState, Disk, OldTablespace, PlaceFacts, Role};
 use super::request::{Place, Request};
-use super::{marker, settings};
+use super::{aside, marker, settings};
 use crate::config::ClusterConfig;
 use crate::error::{Code, Error, Result};
 use crate::model::PgMajor;
@@ -160,6 +160,8 @@ pub fn facts(
     for home in tablespace_homes.iter().chain(&wal_directory) {
         disks.push(disk(home)?);
     }
+    let movable = wal_directory.iter().chain(&version_directories);
+    let earlier_incidents = aside::earlier(movable.map(PathBuf::as_path).chain([data_directory]));
     Ok(PlaceFacts {
         host: host::name(),
         owner: owner.label(),
@@ -170,6 +172,7 @@ pub fn facts(
         wal_directory,
         old_tablespaces,
         version_directories,
+        earlier_incidents,
         disks,
         member_bytes: Vec::new(),
     })

@@ -116,6 +116,7 @@ fn place(data: &str, state: DirectoryState) -> PlaceFacts {
         wal_directory: None,
         old_tablespaces: Vec::new(),
         version_directories: Vec::new(),
+        earlier_incidents: Vec::new(),
         disks: vec![disk(data), disk("/fast/ts")],
         member_bytes: vec![(0, 4 << 30), (16385, 1 << 30)],
     }

@@ -21,14 +21,7 @@ pub(super) struct S3Upload {
 
 impl S3Upload {
     pub(super) fn new(s3: S3, key: &str) -> Self {
-        Self {
-            s3,
-            key: key.to_owned(),
-            filling: BytesMut::new(),
-            multipart: None,
-            bytes: 0,
-            broken: false,
-        }
+        Self { s3, key: key.to_owned(), filling: BytesMut::new(), multipart: None, bytes: 0, broken: false }
     }
 
     async fn fill(&mut self, mut chunk: Bytes) -> Result<()> {

@@ -1,0 +1,20 @@
+//! L5: the service. Supervised tasks that ship WAL before PostgreSQL asks, keep what a lost host loses under ten
+//! seconds, run the jobs, and say loudly when something is wrong or silent.
+//!
+//! Order: configuration → state → control socket → tasks → "ready". One token ends everything: SIGTERM cancels it, every
+//! task finishes or abandons its step within [`supervisor::GRACE`], and what it leaves unfinished is found by the next
+//! start (promise 9). A task that fails or panics is started again, each time a little later; the others go on.
+//!
+//! What the agent knows is on its [`Board`]: tasks write their part, and metrics, alerts and `pgkeep status` read it.
+//! What it remembers across restarts is in [`State`], a cache and a diary: deleted state costs time, never data.
+//!
+//! Promises kept here: archiving goes on without the agent, for `wal push` then works by itself (11).
+
+pub mod board;
+pub mod hub;
+pub mod state;
+pub mod supervisor;
+
+pub use board::Board;
+pub use hub::Hub;
+pub use state::State;

@@ -1,0 +1,263 @@
+//! What the agent knows now, in one place. Each task writes its own part; metrics, alert rules and `status` take a
+//! [`Snapshot`], a plain value, so that what they make of it is a pure function. Nothing here is a truth: it is
+//! rebuilt from the server and the stores after a start.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{ClusterName, Lsn, RepoName, SegmentName, SystemId, TimelineId, Timestamp};
+
+/// The shared board. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Board(Arc<RwLock<Snapshot>>);
+
+/// Everything that is known at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub version: String,
+    pub host: String,
+    pub started_at: Timestamp,
+    #[serde(default)]
+    pub clusters: BTreeMap<ClusterName, ClusterFacts>,
+    #[serde(default)]
+    pub repositories: BTreeMap<RepoName, StoreFacts>,
+    /// By the job's name.
+    #[serde(default)]
+    pub jobs: BTreeMap<String, JobFacts>,
+    #[serde(default)]
+    pub alerts: Vec<OpenAlert>,
+    /// By the task's name.
+    #[serde(default)]
+    pub tasks: BTreeMap<String, TaskFacts>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterFacts {
+    pub system: Option<SystemId>,
+    pub server: ServerFacts,
+    pub archive: ArchiveFacts,
+    pub tail: TailFacts,
+    pub backups: BackupFacts,
+}
+
+/// What the server and its disk say.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServerFacts {
+    /// None until it was asked for the first time.
+    pub asked_at: Option<Timestamp>,
+    /// Why it does not answer; None while it does.
+    pub error: Option<String>,
+    pub in_recovery: bool,
+    pub major: Option<u16>,
+    /// Where WAL is flushed to; None in recovery.
+    pub flush_lsn: Option<Lsn>,
+    pub timeline: Option<TimelineId>,
+    pub pg_wal_bytes: u64,
+    /// Of the file system that holds pg_wal.
+    pub wal_disk_bytes: u64,
+    pub wal_disk_free_bytes: u64,
+    /// When that disk is full if pg_wal goes on as it has; None while it does not grow.
+    pub wal_disk_full_in_seconds: Option<u64>,
+    /// Of the data directory.
+    pub data_bytes: Option<u64>,
+}
+
+/// A failure and when it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub at: Timestamp,
+    /// What, where, what to do: without secrets.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArchiveFacts {
+    /// Files with a `.ready` that no required repository was seen to lack nothing of: what waits.
+    pub waiting_files: u64,
+    pub waiting_bytes: u64,
+    /// Since when the oldest of them waits.
+    pub waiting_since: Option<Timestamp>,
+    /// The end of the contiguous prefix that every required repository has, on `timeline`.
+    pub archived_to: Option<Lsn>,
+    pub timeline: Option<TimelineId>,
+    /// When the last file was acknowledged.
+    pub archived_at: Option<Timestamp>,
+    /// Since the agent started.
+    pub files_total: u64,
+    pub plain_bytes_total: u64,
+    pub stored_bytes_total: u64,
+    pub failures_total: u64,
+    /// Of the running series of failures; None after a success.
+    pub failure: Option<Failure>,
+    pub damaged: Vec<SegmentName>,
+    /// WAL that is lost between two archived files: `first` to `last`.
+    pub holes: Vec<HoleFacts>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoleFacts {
+    pub first: SegmentName,
+    pub last: SegmentName,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TailFacts {
+    pub enabled: bool,
+    /// The end of the bytes that every required repository has.
+    pub shipped_to: Option<Lsn>,
+    /// When all that was flushed at that moment was shipped: a host lost now loses what was committed since.
+    pub current_at: Option<Timestamp>,
+    pub heads_total: u64,
+    pub plain_bytes_total: u64,
+    pub stored_bytes_total: u64,
+    pub failures_total: u64,
+    pub failure: Option<Failure>,
+}
+
+/// A store as the agent's requests saw it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreFacts {
+    pub required: bool,
+    pub answered_at: Option<Timestamp>,
+    /// Of the running series of failures; None after a success.
+    pub failure: Option<Failure>,
+    /// By operation: head, get, put, upload, list, delete.
+    pub operations: BTreeMap<String, OperationFacts>,
+    /// Bytes as stored, when they were last counted.
+    pub used_bytes: Option<u64>,
+    pub capacity_bytes: Option<u64>,
+    /// When the credentials end, where they say so.
+    pub credentials_expire_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct OperationFacts {
+    pub requests_total: u64,
+    pub failures_total: u64,
+    /// Sum of the time that the answered ones took.
+    pub seconds_total: f64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct BackupFacts {
+    /// When the catalog was last read.
+    pub seen_at: Option<Timestamp>,
+    pub last_full: Option<LastBackup>,
+    /// When the repositories were last proved by a restore.
+    pub proved_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastBackup {
+    pub id: String,
+    pub finished_at: Timestamp,
+    pub bytes_raw: u64,
+    pub bytes_stored: u64,
+    pub took_seconds: u64,
+    pub damaged: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobFacts {
+    pub kind: String,
+    pub cluster: ClusterName,
+    /// As configured, with the time zone.
+    pub schedule: String,
+    /// None: the schedule has no next date.
+    pub next_at: Option<Timestamp>,
+    pub running: Option<RunningJob>,
+    pub last: Option<JobRun>,
+    pub last_success_at: Option<Timestamp>,
+    pub failures_in_a_row: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunningJob {
+    pub started_at: Timestamp,
+    pub phase: String,
+    pub done_bytes: u64,
+    pub total_bytes: Option<u64>,
+}
+
+/// A run that has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRun {
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
+    pub outcome: RunOutcome,
+    /// What came of it, or why not.
+    pub text: String,
+    /// The backup that it made.
+    pub backup: Option<String>,
+    pub bytes_raw: Option<u64>,
+    pub bytes_stored: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunOutcome {
+    Done,
+    /// The work is done, and it found something wrong.
+    Finding,
+    Failed,
+    /// Another host of the cluster did it, or is doing it.
+    Elsewhere,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenAlert {
+    /// Rule and subject: what makes two reports the same alert.
+    pub key: String,
+    pub rule: String,
+    pub severity: Severity,
+    pub since: Timestamp,
+    pub summary: String,
+    /// The command that mends it, or shows more.
+    pub mend: String,
+    pub runbook: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    Warning,
+    Critical,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskFacts {
+    pub starts_total: u64,
+    pub failure: Option<Failure>,
+}
+
+impl Board {
+    pub fn new(started_at: Timestamp) -> Self {
+        Self(Arc::new(RwLock::new(Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: crate::util::host::name(),
+            started_at,
+            clusters: BTreeMap::new(),
+            repositories: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            alerts: Vec::new(),
+            tasks: BTreeMap::new(),
+        })))
+    }
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Changes the board. Short work only: everybody waits.
+    pub fn update<T>(&self, change: impl FnOnce(&mut Snapshot) -> T) -> T {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+    /// Changes what is known of one cluster.
+    pub fn cluster<T>(&self, name: &ClusterName, change: impl FnOnce(&mut ClusterFacts) -> T) -> T {
+        self.update(|all| change(all.clusters.entry(name.clone()).or_default()))
+    }
+    /// Changes what is known of one repository.
+    pub fn repository<T>(&self, name: &RepoName, change: impl FnOnce(&mut StoreFacts) -> T) -> T {
+        self.update(|all| change(all.repositories.entry(name.clone()).or_default()))
+    }
+}
