@@ -28,9 +28,15 @@ pub struct Snapshot {
     pub jobs: BTreeMap<String, JobFacts>,
     #[serde(default)]
     pub alerts: Vec<OpenAlert>,
+    /// By the sink's name.
+    #[serde(default)]
+    pub sinks: BTreeMap<String, SinkFacts>,
     /// By the task's name.
     #[serde(default)]
     pub tasks: BTreeMap<String, TaskFacts>,
+    /// The configuration that was to be loaded last and is wrong: the one before it is in use. None once one is right.
+    #[serde(default)]
+    pub reload_refused: Option<Failure>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -92,6 +98,12 @@ pub struct ArchiveFacts {
     /// Of the running series of failures; None after a success.
     pub failure: Option<Failure>,
     pub damaged: Vec<SegmentName>,
+    /// Files of which the archive holds other content under the same name: two servers archive into one place.
+    #[serde(default)]
+    pub conflicts: Vec<SegmentName>,
+    /// When what waits was last looked for; None before the first time.
+    #[serde(default)]
+    pub scanned_at: Option<Timestamp>,
     /// WAL that is lost between two archived files: `first` to `last`.
     pub holes: Vec<HoleFacts>,
 }
@@ -128,7 +140,7 @@ pub struct StoreFacts {
     /// Bytes as stored, when they were last counted.
     pub used_bytes: Option<u64>,
     pub capacity_bytes: Option<u64>,
-    /// When the credentials end, where they say so.
+    /// When the credentials end, where they say so and do not renew themselves.
     pub credentials_expire_at: Option<Timestamp>,
 }
 
@@ -145,6 +157,9 @@ pub struct BackupFacts {
     /// When the catalog was last read.
     pub seen_at: Option<Timestamp>,
     pub last_full: Option<LastBackup>,
+    /// Full backups before it, the newest first, a few: what its size is compared with.
+    #[serde(default)]
+    pub earlier_fulls: Vec<LastBackup>,
     /// When the repositories were last proved by a restore.
     pub proved_at: Option<Timestamp>,
 }
@@ -171,6 +186,12 @@ pub struct JobFacts {
     pub last: Option<JobRun>,
     pub last_success_at: Option<Timestamp>,
     pub failures_in_a_row: u32,
+    /// The longest span between two dates of the schedule; None where there are not two.
+    #[serde(default)]
+    pub interval_seconds: Option<u64>,
+    /// `bytes_raw` of earlier successful runs, the newest first, a few, without `last`.
+    #[serde(default)]
+    pub earlier_bytes: Vec<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -226,6 +247,17 @@ pub enum Severity {
     Critical,
 }
 
+/// Where alerts are sent to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SinkFacts {
+    pub waiting: u64,
+    pub delivered_total: u64,
+    /// Given up: refused again and again, or too many waited.
+    pub dropped_total: u64,
+    /// Of the running series of failures; None after a success.
+    pub failure: Option<Failure>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskFacts {
     pub starts_total: u64,
@@ -242,6 +274,8 @@ impl Board {
             repositories: BTreeMap::new(),
             jobs: BTreeMap::new(),
             alerts: Vec::new(),
+            sinks: BTreeMap::new(),
+            reload_refused: None,
             tasks: BTreeMap::new(),
         })))
     }
