@@ -1,11 +1,14 @@
 //! Which WAL can be replayed without a gap: pure, from a listing and the timelines' histories.
 //!
-//! A segment counts only if a content of it is there that nobody marked damaged. Heads count after the last whole
-//! segment, by their ranges; whether their overlapping bytes are equal is known only when they are read
-//! (`wal_object::join_heads`). Several contents of one name are reported as forks, never chosen between here.
+//! A segment counts only if a content of it is there that nobody marked damaged. Heads go on from there, by their ranges;
+//! whether their overlapping bytes are equal is known only when they are read (`wal_object::join_heads`). Heads that
+//! cover their segment are as good as the segment, and the next one may follow: a host that dies while its archiver is
+//! behind leaves such. Several contents of one name are reported as forks, never chosen between here.
 //!
 //! PostgreSQL's rule for the file of a segment number (`XLogFileReadAnyTLI`): of the path's timelines that had begun by
 //! then it takes the newest that has the file, and never goes back to an older timeline afterwards.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +63,7 @@ impl Ending {
 pub struct Run {
     pub timeline: TimelineId,
     pub from: Lsn,
-    /// Of the whole segments.
+    /// Of the segments that are there as a whole, or covered by heads.
     pub whole_until: Lsn,
     /// With the tail.
     pub until: Lsn,
@@ -102,43 +105,54 @@ pub fn head_chain(heads: &[HeadObject]) -> Vec<HeadRange> {
     }
 }
 
+/// The heads that cover the whole segment; none when they do not.
+fn covering(listing: &WalListing, segment: SegmentName, size: SegmentSize) -> Option<Vec<HeadRange>> {
+    Some(head_chain(listing.heads(segment))).filter(|chain| reaches(chain) == size.bytes())
+}
+
+fn reaches(chain: &[HeadRange]) -> u64 {
+    chain.last().map_or(0, |h| u64::from(h.to))
+}
+
 /// The runs of one timeline, in order.
 pub fn runs(listing: &WalListing, timeline: TimelineId, size: SegmentSize) -> Vec<Run> {
+    let whole = listing.segments(timeline).map(|(segment, _)| segment);
+    let known: BTreeSet<SegmentName> = whole.chain(listing.headed(timeline)).collect();
     let mut runs: Vec<Run> = Vec::new();
-    for (segment, objects) in listing.segments(timeline) {
-        let sound = objects.iter().filter(|o| !o.damaged);
-        let Some(stored_at) = sound.map(|o| o.copies.iter().filter_map(|c| c.modified).min()).max() else {
-            continue;
+    for segment in known {
+        let (tail, until, stored_at) = if listing.has_segment(segment) {
+            let sound = listing.sound(WalFileName::Segment(segment));
+            let stored_at = sound.filter_map(|o| o.copies.iter().filter_map(|c| c.modified).min()).max();
+            (Vec::new(), size.bytes(), stored_at)
+        } else {
+            let chain = head_chain(listing.heads(segment));
+            let stored_at =
+                listing.heads(segment).iter().flat_map(|h| &h.copies).filter_map(|c| c.modified).max();
+            let until = reaches(&chain).min(size.bytes());
+            (if until == size.bytes() { Vec::new() } else { chain }, until, stored_at)
         };
-        let (from, until) = (segment.start(size), segment.end(size));
-        match runs.last_mut().filter(|r| r.until == from) {
-            Some(run) => {
-                (run.whole_until, run.until) = (until, until);
-                run.stored_at = run.stored_at.max(stored_at);
-            }
-            None => runs.push(Run { timeline, from, whole_until: until, until, tail: Vec::new(), stored_at }),
+        if until > 0 {
+            add_to_runs(&mut runs, segment, size, Run {
+                timeline,
+                from: segment.start(size),
+                whole_until: if tail.is_empty() { segment.end(size) } else { segment.start(size) },
+                until: segment.start(size).plus(until),
+                tail,
+                stored_at,
+            });
         }
     }
-    for segment in listing.headed(timeline).filter(|s| !listing.has_segment(*s)) {
-        add_tail(&mut runs, listing, segment, size);
-    }
-    runs.sort_by_key(|r| r.from);
     runs
 }
 
-fn add_tail(runs: &mut Vec<Run>, listing: &WalListing, segment: SegmentName, size: SegmentSize) {
-    let tail = head_chain(listing.heads(segment));
-    let Some(last) = tail.last() else { return };
-    let from = segment.start(size);
-    let until = from.plus(u64::from(last.to));
-    let stored_at = listing.heads(segment).iter().flat_map(|h| &h.copies).filter_map(|c| c.modified).max();
-    if let Some(run) = runs.iter_mut().find(|r| r.whole_until == from) {
-        run.until = until;
-        run.tail = tail;
-        run.stored_at = run.stored_at.max(stored_at);
-    } else {
-        let timeline = segment.timeline;
-        runs.push(Run { timeline, from, whole_until: from, until, tail, stored_at });
+/// Lengthens the last run, or begins another.
+fn add_to_runs(runs: &mut Vec<Run>, segment: SegmentName, size: SegmentSize, next: Run) {
+    match runs.last_mut().filter(|r| r.whole_until == segment.start(size)) {
+        Some(run) => {
+            (run.whole_until, run.until, run.tail) = (next.whole_until, next.until, next.tail);
+            run.stored_at = run.stored_at.max(next.stored_at);
+        }
+        None => runs.push(next),
     }
 }
 
@@ -183,7 +197,7 @@ pub fn forks(listing: &WalListing) -> Vec<Fork> {
         .collect()
 }
 
-/// The files of one timeline on a recovery's way: `first ..= last` whole, then the ending.
+/// The files of one timeline on a recovery's way: `first ..= last` whole (or covered by heads), then the ending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReachLeg {
     pub timeline: TimelineId,
@@ -211,6 +225,8 @@ pub struct Reach {
     pub stop: Stop,
     /// Segments on the way that have more than one sound content.
     pub forks: Vec<SegmentName>,
+    /// Segments of the legs' whole ranges that are there only as heads, which cover them.
+    pub joined: BTreeMap<SegmentName, Vec<HeadRange>>,
 }
 
 impl Reach {
@@ -223,19 +239,33 @@ impl Reach {
 /// What a segment number is read from.
 enum Source {
     Whole(SegmentName),
+    /// Heads that cover it.
+    Joined(SegmentName, Vec<HeadRange>),
     /// Recovery ends in it.
     Last(Ending),
 }
 
 /// Follows `path` from the record at `start` for as long as the archive goes.
 pub fn reach(listing: &WalListing, size: SegmentSize, path: &TimelinePath, start: Lsn) -> Reach {
-    let mut walk = Reach { legs: Vec::new(), end: start, stop: Stop::EndOfWal, forks: Vec::new() };
+    let mut walk = Reach {
+        legs: Vec::new(),
+        end: start,
+        stop: Stop::EndOfWal,
+        forks: Vec::new(),
+        joined: BTreeMap::new(),
+    };
     let mut number = size.number_of(start);
     let mut oldest = path.timeline_at(start);
     loop {
         match source(listing, size, path, number, oldest) {
             Some(Source::Whole(segment)) => {
                 oldest = segment.timeline;
+                walk.take_whole(listing, segment, size);
+                number += 1;
+            }
+            Some(Source::Joined(segment, heads)) => {
+                oldest = segment.timeline;
+                walk.joined.insert(segment, heads);
                 walk.take_whole(listing, segment, size);
                 number += 1;
             }
@@ -315,6 +345,9 @@ fn source(
         }
         if !whole && listing.sound(WalFileName::Partial(segment)).next().is_some() {
             return Some(Source::Last(Ending::Partial { segment, until }));
+        }
+        if whole && let Some(heads) = covering(listing, segment, size) {
+            return Some(Source::Joined(segment, heads));
         }
         let heads = head_chain(listing.heads(segment));
         let joined = heads.last().map_or(0, |h| h.to).min(until);

@@ -22,7 +22,7 @@ use crate::model::{
     WalFileName,
 };
 use crate::postgres::history::{Ancestor, History, TimelinePath};
-use crate::repository::continuity::{Ending, Reach};
+use crate::repository::continuity::{Ending, HeadRange, Reach};
 use crate::repository::wal_listing::WalListing;
 use crate::wal::redirect::Patch;
 
@@ -50,6 +50,9 @@ pub struct RecoveryPlan {
     pub highest_timeline: TimelineId,
     /// Which content of a name counts, for every planned name that has more than one. Keys are file names.
     pub chosen: BTreeMap<String, ShortDigest>,
+    /// Planned segments that are there only as heads, which cover them. Keys are file names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joined: BTreeMap<String, Vec<HeadRange>>,
     /// The repositories that answered when the plan was made.
     pub repositories: Vec<RepoName>,
     /// Bytes that are served changed: tablespace records, so that a recovery makes no link out of its place. Whoever
@@ -84,7 +87,7 @@ struct Probe {
 pub enum Decision {
     /// Delivers a whole segment. `digest`: the content that counts, where there are several.
     Segment { segment: SegmentName, digest: Option<ShortDigest> },
-    /// Delivers the ending: what it holds, then zeros.
+    /// Delivers the ending: what it holds, then zeros. A segment that heads cover is one without zeros.
     Ending { ending: Ending, digest: Option<ShortDigest> },
     /// Delivers a history file.
     History { timeline: TimelineId, digest: ShortDigest },
@@ -137,6 +140,7 @@ impl RecoveryPlan {
             timelines,
             histories,
             chosen: chosen.iter().map(|(name, digest)| (name.to_string(), *digest)).collect(),
+            joined: reach.joined.iter().map(|(name, heads)| (name.to_string(), heads.clone())).collect(),
             repositories,
             patches: Vec::new(),
         }
@@ -246,7 +250,10 @@ impl RecoveryPlan {
         }
         match (planned.first, planned.last) {
             (Some(first), Some(last)) if (first..=last).contains(&segment) => {
-                Decision::Segment { segment, digest }
+                match self.joined.get(&segment.to_string()) {
+                    Some(heads) => Decision::Ending { ending: covered(segment, heads), digest: None },
+                    None => Decision::Segment { segment, digest },
+                }
             }
             _ if planned.switch.is_some_and(|s| segment.start(size) >= s) => {
                 Decision::DoesNotExist { why: "the path has left this timeline before" }
@@ -297,6 +304,11 @@ impl RecoveryPlan {
             .filter(|s| s.timeline >= segment.timeline)
             .find(|s| matches!(self.decide_segment(*s), Decision::Segment { .. } | Decision::Ending { .. }))
     }
+}
+
+/// Heads that cover their segment.
+fn covered(segment: SegmentName, heads: &[HeadRange]) -> Ending {
+    Ending::Heads { segment, heads: heads.to_vec(), until: heads.last().map_or(0, |h| h.to) }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ const LOOK_AROUND: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WayFile {
     pub segment: SegmentName,
-    /// Set where only a part of the segment is served and recovery ends in it.
+    /// Set where only a part of the segment is served and recovery ends in it, and where heads stand for the segment.
     pub ending: Option<Ending>,
 }
 
@@ -38,11 +38,15 @@ pub fn way(reach: &Reach, size: SegmentSize) -> Vec<WayFile> {
     let mut files = Vec::new();
     for leg in &reach.legs {
         if let Some((first, last)) = leg.whole {
-            let numbers = first.number(size)..=last.number(size);
-            files.extend(
-                numbers
-                    .map(|n| WayFile { segment: SegmentName::numbered(leg.timeline, n, size), ending: None }),
-            );
+            for number in first.number(size)..=last.number(size) {
+                let segment = SegmentName::numbered(leg.timeline, number, size);
+                let ending = reach.joined.get(&segment).map(|heads| Ending::Heads {
+                    segment,
+                    heads: heads.clone(),
+                    until: heads.last().map_or(0, |h| h.to),
+                });
+                files.push(WayFile { segment, ending });
+            }
         }
         if let Some(ending) = &leg.ending {
             files.push(WayFile { segment: ending.segment(), ending: Some(ending.clone()) });

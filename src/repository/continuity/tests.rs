@@ -256,3 +256,55 @@ fn segment_numbers_go_on_over_the_border_of_a_log() {
     let r = follow(&whole(1, 254..=258), &[], at(254, 0));
     assert_eq!((r.end, r.stop), (at(259, 0), Stop::EndOfWal));
 }
+
+const SEGMENT: u32 = 16 << 20;
+
+/// A segment that is there only as two heads.
+fn covered(timeline: u32, number: u64) -> [WalObjectName; 2] {
+    [head(timeline, number, 0, 5000), head(timeline, number, 5000, SEGMENT)]
+}
+
+#[test]
+fn a_segment_that_heads_cover_is_passed_and_the_next_ones_heads_follow() {
+    let mut names = whole(1, 3..=4);
+    names.extend(covered(1, 5));
+    names.extend(covered(1, 6));
+    names.push(head(1, 7, 0, 300));
+    let r = follow(&names, &[], at(3, 40));
+    assert_eq!(shape(&r), ["1: 3-6 heads 7 until 300"]);
+    assert_eq!((r.end, &r.stop), (at(7, 300), &Stop::EndOfWal));
+    assert_eq!(r.joined.keys().copied().collect::<Vec<_>>(), [seg(1, 5), seg(1, 6)]);
+    let run = runs(&listing(&names), TimelineId(1), SIZE);
+    assert_eq!(run.len(), 1);
+    assert_eq!((run[0].whole_until, run[0].until, run[0].tail.len()), (at(7, 0), at(7, 300), 1));
+    assert_eq!(holes(&listing(&names), TimelineId(1), SIZE), []);
+}
+
+#[test]
+fn whole_segments_go_on_after_one_that_heads_cover() {
+    let mut names = whole(1, 3..=4);
+    names.extend(covered(1, 5));
+    names.extend(whole(1, 6..=8));
+    let r = follow(&names, &[], at(3, 40));
+    assert_eq!((shape(&r), r.stop), (vec!["1: 3-8".to_owned()], Stop::EndOfWal));
+    assert_eq!(holes(&listing(&names), TimelineId(1), SIZE), []);
+}
+
+#[test]
+fn one_byte_missing_at_a_segments_end_makes_what_follows_unreachable() {
+    let mut names = whole(1, 3..=4);
+    names.extend([head(1, 5, 0, SEGMENT - 1), head(1, 6, 0, 300)]);
+    let r = follow(&names, &[], at(3, 40));
+    assert_eq!(shape(&r), [format!("1: 3-4 heads 5 until {}", SEGMENT - 1)]);
+    assert_eq!(hole(&r).next, Some(seg(1, 6)));
+    assert_eq!(runs(&listing(&names), TimelineId(1), SIZE).len(), 2);
+}
+
+#[test]
+fn heads_stand_in_for_a_segment_that_is_marked_damaged() {
+    let mut names = whole(1, 3..=6);
+    names.push(bad(1, 5));
+    names.extend(covered(1, 5));
+    let r = follow(&names, &[], at(3, 0));
+    assert_eq!((shape(&r), r.stop), (vec!["1: 3-6".to_owned()], Stop::EndOfWal));
+}

@@ -264,3 +264,29 @@ fn an_ending_after_the_target_is_dropped_and_one_with_it_stays() {
     cut.end_at(at(4, 400));
     answers(&cut, &[(seg(1, 4), "0 segment other"), (seg(1, 5), "1")]);
 }
+
+#[test]
+fn segments_that_heads_cover_are_served_from_them_and_replay_goes_on() {
+    let until = 16 << 20;
+    let mut names = full();
+    names.extend([
+        WalObjectName::Head { segment: seg(3, 8), from: 0, to: 4096, digest: D },
+        WalObjectName::Head { segment: seg(3, 8), from: 4096, to: until, digest: D },
+        WalObjectName::Head { segment: seg(3, 9), from: 0, to: 512, digest: D },
+    ]);
+    let plan = RecoveryPlan::parse(&plan(&names, at(3, 0)).to_json().unwrap()).unwrap();
+    answers(
+        &plan,
+        &[
+            (seg(3, 7), "0 segment"),
+            (seg(3, 8), "0 heads 16777216"),
+            (seg(3, 9), "0 heads 512"),
+            (seg(3, 10), "1"),
+        ],
+    );
+    assert_eq!((plan.end(), plan.following(seg(3, 7))), (at(9, 512), Some(seg(3, 8))));
+    assert_eq!(plan.following(seg(3, 8)), Some(seg(3, 9)));
+    let mut ended = plan.clone();
+    ended.end_at(at(8, 100));
+    answers(&ended, &[(seg(3, 8), "0 heads 16777216"), (seg(3, 9), "1")]);
+}
