@@ -132,14 +132,19 @@ pub fn runs(listing: &WalListing, timeline: TimelineId, size: SegmentSize) -> Ve
             (if until == size.bytes() { Vec::new() } else { chain }, until, stored_at)
         };
         if until > 0 {
-            add_to_runs(&mut runs, segment, size, Run {
-                timeline,
-                from: segment.start(size),
-                whole_until: if tail.is_empty() { segment.end(size) } else { segment.start(size) },
-                until: segment.start(size).plus(until),
-                tail,
-                stored_at,
-            });
+            add_to_runs(
+                &mut runs,
+                segment,
+                size,
+                Run {
+                    timeline,
+                    from: segment.start(size),
+                    whole_until: if tail.is_empty() { segment.end(size) } else { segment.start(size) },
+                    until: segment.start(size).plus(until),
+                    tail,
+                    stored_at,
+                },
+            );
         }
     }
     runs
