@@ -198,7 +198,11 @@ impl Run<'_> {
             relations: self.relations.clone(),
             now: self.request.clock.now(),
         };
-        blocking(move || work.run()).await
+        // A store that is asked again and again must not outlast the patience of who waits.
+        tokio::select! {
+            done = blocking(move || work.run()) => done,
+            () = self.request.cancel.cancelled() => Err(cancelled()),
+        }
     }
 
     fn tablespaces(&self, scan: &Scan) -> Vec<TablespaceEntry> {

@@ -23,6 +23,9 @@ use tokio::time::Instant;
 use super::{Body, Key, ObjectInfo, Storage, Stored, Upload, place};
 use crate::error::{Code, Error, Result};
 
+/// The failed try after which somebody may wonder why nothing happens: a few seconds.
+const TELL_AFTER: u32 = 5;
+
 /// How long and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -72,7 +75,12 @@ impl RetryPolicy {
                 Err(e) if tries > 1 => return Err(after_tries(e, tries, start)),
                 done => return done,
             };
-            tracing::debug!(%error, tries, "the store will be asked again");
+            if tries == TELL_AFTER {
+                let left = humantime::format_duration(Duration::from_secs(end.saturating_duration_since(Instant::now()).as_secs()));
+                tracing::warn!("the store fails and is asked again, for {left} at most: {error}");
+            } else {
+                tracing::debug!(%error, tries, "the store will be asked again");
+            }
             let pause = pauses.next().unwrap_or(self.longest_pause);
             if Instant::now() + pause >= end {
                 return Err(after_tries(error, tries, start));
