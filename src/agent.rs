@@ -13,6 +13,7 @@
 pub mod board;
 pub mod hub;
 pub mod state;
+pub mod store_facts;
 pub mod supervisor;
 
 pub use board::Board;

@@ -1,5 +1,5 @@
 //! Bytes by key: what a repository is kept in. A driver for a directory, one for S3, and decorators over the one
-//! trait (retry with deadline, concurrency and bandwidth limits, scripted faults).
+//! trait (retry with deadline, concurrency and bandwidth limits, an observer, scripted faults).
 //!
 //! Rules that every driver and decorator keeps, proved by `tests/e2e/storage_conformance.rs`:
 //! * **Immutable**: nothing is overwritten. `put` and `upload` of an existing key fail with `ObjectExists` where
@@ -26,13 +26,15 @@ pub mod directory;
 pub mod faults;
 pub mod key;
 pub mod limit;
+pub mod observe;
 mod open;
 mod probe;
 pub mod retry;
 pub mod s3;
 pub mod settings;
 
-pub use open::open;
+pub use observe::Observer;
+pub use open::{open, open_observed};
 pub use probe::{Ability, Capabilities, probe};
 pub use settings::{Checksum, Location, StaticCredentials, StoreSettings};
 

@@ -137,8 +137,14 @@ pub struct StoreFacts {
     pub failure: Option<Failure>,
     /// By operation: head, get, put, upload, list, delete.
     pub operations: BTreeMap<String, OperationFacts>,
-    /// Bytes as stored, when they were last counted.
+    /// Bytes handed to it and arrived from it since the agent started.
+    #[serde(default)]
+    pub sent_bytes_total: u64,
+    #[serde(default)]
+    pub received_bytes_total: u64,
+    /// Bytes as stored: counted once a day, and what this agent has sent since.
     pub used_bytes: Option<u64>,
+    /// As configured; of a directory, what it holds and what is free.
     pub capacity_bytes: Option<u64>,
     /// When the credentials end, where they say so and do not renew themselves.
     pub credentials_expire_at: Option<Timestamp>,
@@ -154,12 +160,19 @@ pub struct OperationFacts {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BackupFacts {
-    /// When the catalog was last read.
+    /// When the catalogs of all required repositories were last read.
     pub seen_at: Option<Timestamp>,
+    /// The newest that every required repository has, trusted and undamaged.
     pub last_full: Option<LastBackup>,
     /// Full backups before it, the newest first, a few: what its size is compared with.
     #[serde(default)]
     pub earlier_fulls: Vec<LastBackup>,
+    /// The same by kind, `full` among them.
+    #[serde(default)]
+    pub last: BTreeMap<String, LastBackup>,
+    /// Why the catalog could not be read; None after a success.
+    #[serde(default)]
+    pub failure: Option<Failure>,
     /// When the repositories were last proved by a restore.
     pub proved_at: Option<Timestamp>,
 }
@@ -172,6 +185,9 @@ pub struct LastBackup {
     pub bytes_stored: u64,
     pub took_seconds: u64,
     pub damaged: bool,
+    /// Where it is consistent; only of those that WAL is replayed onto.
+    #[serde(default)]
+    pub stop_lsn: Option<Lsn>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use super::open::{Candidate, Repositories};
 use crate::config::{Config, RepositoryConfig};
 use crate::error::Result;
 use crate::model::RepoName;
-use crate::storage::{self, Storage, StoreSettings};
+use crate::storage::{self, Observer, Storage, StoreSettings};
 
 /// How patient the stores are, where a command has a deadline of its own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,13 +52,23 @@ pub async fn open_all(config: &Config, only: Option<&RepoName>, patience: Patien
 
 /// Opens these.
 pub async fn open_these(repositories: &[RepositoryConfig], patience: Patience) -> Repositories {
+    open_observed(repositories, patience, |_| None).await
+}
+
+/// Opens these, each with somebody who is told of every request to its store.
+pub async fn open_observed(
+    repositories: &[RepositoryConfig],
+    patience: Patience,
+    observer: impl Fn(&RepoName) -> Option<Arc<dyn Observer>>,
+) -> Repositories {
     let mut candidates = Vec::with_capacity(repositories.len());
     for repository in repositories {
-        candidates.push(Candidate {
-            name: repository.name.clone(),
-            required: repository.required,
-            storage: open_store(repository, patience).await,
-        });
+        let storage = match store_settings(repository, patience) {
+            Ok(settings) => storage::open_observed(&settings, observer(&repository.name)).await,
+            Err(e) => Err(e),
+        };
+        let (name, required) = (repository.name.clone(), repository.required);
+        candidates.push(Candidate { name, required, storage });
     }
     Repositories::open(candidates).await
 }

@@ -10,6 +10,7 @@ use pgkeep::error::Code;
 use pgkeep::storage::directory::Directory;
 use pgkeep::storage::faults::{Fault, Faulty, Op};
 use pgkeep::storage::limit::Limited;
+use pgkeep::storage::observe::{Ending, Observed, Observer, Operation};
 use pgkeep::storage::retry::{Retry, RetryPolicy};
 use pgkeep::storage::{self, ObjectInfo, Storage, StoreSettings, Stored, collect, get_bytes};
 
@@ -259,6 +260,20 @@ fn troubled(inner: Store) -> Store {
     ))
 }
 
+/// Somebody who is told and does nothing.
+struct Deaf;
+
+impl Observer for Deaf {
+    fn ended(&self, _: Operation, _: Duration, _: Ending<'_>) {}
+    fn body_failed(&self, _: &pgkeep::error::Error) {}
+    fn sent(&self, _: u64) {}
+    fn received(&self, _: u64) {}
+}
+
+fn observed(inner: Store) -> Store {
+    Arc::new(Observed::new(inner, Arc::new(Deaf)))
+}
+
 fn directory(root: &tempfile::TempDir) -> Store {
     Arc::new(Directory::open(root.path(), 0o600, 0o700).unwrap())
 }
@@ -324,6 +339,12 @@ fn a_directory_conforms_in_spite_of_passing_faults() {
 }
 
 #[test]
+fn a_directory_conforms_while_somebody_watches() {
+    let root = tempfile::tempdir().unwrap();
+    run(conforms(troubled(observed(directory(&root)))));
+}
+
+#[test]
 fn a_directory_lists_many_keys() {
     let root = tempfile::tempdir().unwrap();
     run(pages_are_joined(directory(&root)));
@@ -349,6 +370,11 @@ fn a_bucket_conforms_with_conditional_writes_through_tls() {
 #[test]
 fn a_bucket_conforms_in_spite_of_passing_faults() {
     bucket_conforms(|_, _| {}, troubled);
+}
+
+#[test]
+fn a_bucket_conforms_while_somebody_watches() {
+    bucket_conforms(|_, _| {}, observed);
 }
 
 #[test]
