@@ -76,7 +76,9 @@ impl RetryPolicy {
                 done => return done,
             };
             if tries == TELL_AFTER {
-                let left = humantime::format_duration(Duration::from_secs(end.saturating_duration_since(Instant::now()).as_secs()));
+                let left = humantime::format_duration(Duration::from_secs(
+                    end.saturating_duration_since(Instant::now()).as_secs(),
+                ));
                 tracing::warn!("the store fails and is asked again, for {left} at most: {error}");
             } else {
                 tracing::debug!(%error, tries, "the store will be asked again");
