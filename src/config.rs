@@ -15,13 +15,15 @@ use crate::error::{Code, Error, Result};
 use crate::model::{ClusterName, RepoName};
 
 mod across;
+pub mod alerts;
 mod reader;
 pub mod reference;
 mod secret;
 mod sections;
 mod value;
 
-pub use secret::Secret;
+pub use alerts::{AlertsConfig, HeartbeatConfig, SinkConfig};
+pub use secret::{Guarded, Secret};
 
 /// A configuration that has been checked.
 #[derive(Debug, Clone)]
@@ -40,6 +42,10 @@ pub struct Config {
     pub backup: BackupConfig,
     pub archive: ArchiveConfig,
     pub restore: RestoreConfig,
+    pub alerts: AlertsConfig,
+    /// In the order of the file.
+    pub alert_sinks: Vec<SinkConfig>,
+    pub heartbeat: Option<HeartbeatConfig>,
 }
 
 /// `[cluster.NAME]`

@@ -6,6 +6,7 @@ pub mod digest;
 pub mod lsn;
 pub mod names;
 pub mod segment;
+pub mod severity;
 pub mod target;
 pub mod time;
 
@@ -14,5 +15,6 @@ pub use digest::{Digest, ShortDigest};
 pub use lsn::{Lsn, SystemId, TimelineId, Xid};
 pub use names::{ClusterName, PgMajor, RepoName};
 pub use segment::{SegmentName, SegmentSize, WalFileName};
+pub use severity::Severity;
 pub use target::{Inclusion, Target, TargetTimeline};
 pub use time::Timestamp;

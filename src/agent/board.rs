@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::model::Severity;
 use crate::model::{ClusterName, Lsn, RepoName, SegmentName, SystemId, TimelineId, Timestamp};
 
 /// The shared board. Cheap to clone.
@@ -254,13 +255,6 @@ pub struct OpenAlert {
     /// The command that mends it, or shows more.
     pub mend: String,
     pub runbook: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Severity {
-    Warning,
-    Critical,
 }
 
 /// Where alerts are sent to.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::secret::Secret;
+use super::secret::{Guarded, Secret};
 use super::value;
 use crate::error::{Code, Error};
 use crate::util::human::redacted;
@@ -324,6 +324,26 @@ impl<'a> Section<'a> {
             return None;
         }
         env.or(file).or(command)
+    }
+
+    /// As `secret`, or a text where knowing it lets nobody in; `fits` says why a text is refused.
+    pub(super) fn guarded(
+        &mut self,
+        key: &'static str,
+        fits: impl Fn(&str) -> Result<(), &'static str>,
+    ) -> Option<Guarded> {
+        let value = self.take(key)?;
+        if !matches!(value.get_ref(), DeValue::String(_)) {
+            return self.secret(key).map(Guarded::Secret);
+        }
+        let text = self.string(key)?;
+        match fits(&text) {
+            Ok(()) => Some(Guarded::Text(text)),
+            Err(what) => {
+                self.fault(key, what);
+                None
+            }
+        }
     }
 
     /// Every key that nobody asked for is unknown.

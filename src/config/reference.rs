@@ -2,6 +2,11 @@
 //! `config/pgkeep.example.toml` and `config/REFERENCE.md` are printed from it; tests prove that the table and the
 //! reader know the same keys, and that the committed files are fresh.
 
+mod alerts;
+
+/// Areas with a table of their own, in the order in which they are printed after those of this file.
+const AREAS: &[(&[SectionDoc], &[KeyDoc])] = &[(alerts::SECTIONS, alerts::KEYS)];
+
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyDoc {
@@ -36,7 +41,17 @@ const BACKUP: &str = "[backup]";
 const ARCHIVE: &str = "[archive]";
 const RESTORE: &str = "[restore]";
 
-pub const SECTIONS: &[SectionDoc] = &[
+/// Every section, in the order of the page.
+pub fn sections() -> impl Iterator<Item = &'static SectionDoc> {
+    SECTIONS.iter().chain(AREAS.iter().flat_map(|(sections, _)| *sections))
+}
+
+/// Every key, by section.
+pub fn keys() -> impl Iterator<Item = &'static KeyDoc> {
+    KEYS.iter().chain(AREAS.iter().flat_map(|(_, keys)| *keys))
+}
+
+const SECTIONS: &[SectionDoc] = &[
     SectionDoc { head: "", example_head: "", meaning: "Above the first table." },
     SectionDoc {
         head: CLUSTER,
@@ -86,7 +101,7 @@ const fn key(
 }
 
 #[rustfmt::skip]
-pub const KEYS: &[KeyDoc] = &[
+const KEYS: &[KeyDoc] = &[
     key("", "state_directory", "path", "\"/var/lib/pgkeep\"", "\"/var/lib/pgkeep\"",
         "This host's own keys. Belongs to the owner of the data directory, mode 0700."),
 
@@ -164,7 +179,8 @@ pub const KEYS: &[KeyDoc] = &[
 
 /// Keys that a minimal file has; the example comments out all others.
 fn is_essential(doc: &KeyDoc) -> bool {
-    doc.default == "required" && doc.section != CREDENTIALS
+    const NEEDED: [&str; 3] = [CLUSTER, REPOSITORY, ENCRYPTION];
+    doc.default == "required" && NEEDED.contains(&doc.section)
 }
 
 /// A complete commented configuration. It is valid as it stands (with somebody else's recipient).
@@ -177,8 +193,8 @@ fn render(is_active: impl Fn(&KeyDoc) -> bool) -> String {
         "# pgkeep's configuration, with every key. Lines that begin with `#` and a key are at their defaults or not\n\
          # set. Durations: \"30s\", \"5m\", \"7d\". Sizes: \"64MiB\". Paths are absolute. Unknown keys are refused.\n",
     );
-    for section in SECTIONS {
-        let keys = || KEYS.iter().filter(|doc| doc.section == section.head);
+    for section in sections() {
+        let keys = || keys().filter(|doc| doc.section == section.head);
         let active = keys().any(&is_active);
         text.push('\n');
         if !section.head.is_empty() {
@@ -204,13 +220,13 @@ pub fn reference_page() -> String {
          Printed from the program's own table (`src/config/reference.rs`); `pgkeep config example` prints it as a\n\
          commented file. TOML; unknown keys are refused, and every fault is reported at once with its line.\n",
     );
-    for section in SECTIONS {
+    for section in sections() {
         let head = if section.head.is_empty() { "At the top" } else { section.head };
         let meaning = if section.head.is_empty() { "Before the first table." } else { section.meaning };
         text.push_str(&format!(
             "\n## `{head}`\n\n{meaning}\n\n| key | kind | default | meaning |\n|---|---|---|---|\n"
         ));
-        for doc in KEYS.iter().filter(|doc| doc.section == section.head) {
+        for doc in keys().filter(|doc| doc.section == section.head) {
             let meaning = doc.meaning.replace('|', "\\|");
             text.push_str(&format!("| `{}` | {} | {} | {meaning} |\n", doc.key, doc.kind, doc.default));
         }
@@ -237,5 +253,5 @@ fn wrapped(text: &str, prefix: &str) -> String {
 #[cfg(test)]
 pub(super) fn everything_set() -> String {
     // A file whose S3 repository has both a profile and credentials would be refused; the profile is tried apart.
-    render(|doc| doc.key != "profile")
+    render(|doc| doc.key != "profile" && !alerts::is_for_another_kind(doc))
 }

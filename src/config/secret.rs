@@ -3,10 +3,12 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
+use crate::util::process::Run;
 
 /// `{ env = "NAME" }`, `{ file = "/path" }` or `{ command = "program args" }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +65,41 @@ impl Secret {
     }
 }
 
+impl Secret {
+    /// As `resolve` for a task that must not wait: the command has until the deadline, and is then killed.
+    pub async fn resolve_within(&self, deadline: Duration) -> Result<Zeroizing<String>> {
+        let Self::Command(command) = self else { return self.resolve() };
+        let wrong = |what: &str| Error::new(Code::Key, what.to_owned()).at(self.place());
+        let ended = Run::new("/bin/sh", deadline).args(["-c", command]).run().await;
+        let ended = ended.map_err(|e| wrong("cannot run the command of a secret").because(e))?;
+        let bytes = Zeroizing::new(ended.stdout);
+        if !ended.status.success() {
+            let status = std::io::Error::other(ended.status.to_string());
+            return Err(wrong("the command of a secret failed").because(status));
+        }
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| wrong("the command of a secret printed something that is no text"))?;
+        let trimmed = text.trim_end_matches(['\n', '\r']);
+        if trimmed.is_empty() { Err(wrong("a secret is empty")) } else { Ok(Zeroizing::new(trimmed.to_owned())) }
+    }
+}
+
+/// A value that may stand in the file when knowing it lets nobody in, and is a secret otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guarded {
+    Text(String),
+    Secret(Secret),
+}
+
+impl Guarded {
+    pub async fn resolve_within(&self, deadline: Duration) -> Result<Zeroizing<String>> {
+        match self {
+            Self::Text(text) => Ok(Zeroizing::new(text.clone())),
+            Self::Secret(secret) => secret.resolve_within(deadline).await,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +111,16 @@ mod tests {
         std::fs::write(&file, "s3cret\n").unwrap();
         assert_eq!(*Secret::File(file).resolve().unwrap(), "s3cret");
         assert_eq!(*Secret::Command("echo s3cret".into()).resolve().unwrap(), "s3cret");
+    }
+
+    #[tokio::test]
+    async fn a_command_of_a_secret_that_hangs_is_killed_at_its_deadline() {
+        let hung = Secret::Command("sleep 30".into()).resolve_within(Duration::from_millis(100)).await;
+        assert_eq!(hung.unwrap_err().code(), Code::Key);
+        let patience = Duration::from_secs(20);
+        assert_eq!(*Secret::Command("echo s3cret".into()).resolve_within(patience).await.unwrap(), "s3cret");
+        assert!(Secret::Command("true".into()).resolve_within(patience).await.is_err());
+        assert_eq!(*Guarded::Text("open".into()).resolve_within(patience).await.unwrap(), "open");
     }
 
     #[test]

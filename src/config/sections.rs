@@ -42,6 +42,9 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
     let backup = backup(root.table("backup"));
     let archive = archive(root.table("archive"));
     let restore = restore(root.table("restore"));
+    let alerts = super::alerts::thresholds(root.table("alerts"));
+    let alert_sinks = super::alerts::sinks(&mut root);
+    let heartbeat = root.table("heartbeat").and_then(super::alerts::heartbeat);
     root.finish();
     Some(Config {
         path: path.to_owned(),
@@ -53,6 +56,9 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
         backup,
         archive,
         restore,
+        alerts,
+        alert_sinks,
+        heartbeat,
     })
 }
 
