@@ -79,7 +79,10 @@ pub struct SinkConfig {
 pub enum SinkKind {
     Webhook(HttpConfig),
     Slack(HttpConfig),
-    PagerDuty { routing_key: Secret, http: HttpConfig },
+    PagerDuty {
+        routing_key: Secret,
+        http: HttpConfig,
+    },
     Alertmanager(HttpConfig),
     Smtp(SmtpConfig),
     /// A program and its arguments.
@@ -333,7 +336,9 @@ fn smtp(section: &mut Section<'_>, wanted: bool) -> Option<SmtpConfig> {
 
 fn mailbox(text: &str) -> Result<(), &'static str> {
     let parsed = text.parse::<lettre::message::Mailbox>();
-    parsed.map(|_| ()).map_err(|_| "expected an address such as \"dba@example.com\" or \"DBA <dba@example.com>\"")
+    parsed
+        .map(|_| ())
+        .map_err(|_| "expected an address such as \"dba@example.com\" or \"DBA <dba@example.com>\"")
 }
 
 pub(super) fn heartbeat(mut section: Section<'_>) -> Option<HeartbeatConfig> {

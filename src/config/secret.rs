@@ -80,7 +80,11 @@ impl Secret {
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| wrong("the command of a secret printed something that is no text"))?;
         let trimmed = text.trim_end_matches(['\n', '\r']);
-        if trimmed.is_empty() { Err(wrong("a secret is empty")) } else { Ok(Zeroizing::new(trimmed.to_owned())) }
+        if trimmed.is_empty() {
+            Err(wrong("a secret is empty"))
+        } else {
+            Ok(Zeroizing::new(trimmed.to_owned()))
+        }
     }
 }
 

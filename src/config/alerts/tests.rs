@@ -13,7 +13,8 @@ url = "file:///srv/pgkeep"
 "#;
 
 fn parse(text: &str) -> Result<Config, String> {
-    Config::parse(Path::new("/etc/pgkeep/pgkeep.toml"), &format!("{BASE}{text}")).map_err(|e| e.what().to_owned())
+    Config::parse(Path::new("/etc/pgkeep/pgkeep.toml"), &format!("{BASE}{text}"))
+        .map_err(|e| e.what().to_owned())
 }
 
 fn sink(text: &str) -> Result<SinkConfig, String> {
@@ -35,7 +36,8 @@ fn without_a_section_the_thresholds_are_those_of_the_requirements() {
 fn every_kind_of_sink_is_read() {
     let webhook = sink("kind = \"webhook\"\nurl = \"https://x.example/hook\"").unwrap();
     assert_eq!((webhook.min_severity, webhook.timeout), (Severity::Warning, Duration::from_secs(10)));
-    let slack = sink("kind = \"slack\"\nurl = { file = \"/etc/slack\" }\nmin_severity = \"critical\"").unwrap();
+    let slack =
+        sink("kind = \"slack\"\nurl = { file = \"/etc/slack\" }\nmin_severity = \"critical\"").unwrap();
     assert_eq!(slack.min_severity, Severity::Critical);
     let pager = sink("kind = \"pagerduty\"\nrouting_key = { env = \"KEY\" }").unwrap();
     let SinkKind::PagerDuty { http, .. } = pager.kind else { panic!("{pager:?}") };
@@ -43,7 +45,9 @@ fn every_kind_of_sink_is_read() {
     sink("kind = \"alertmanager\"\nurl = \"http://localhost:9093\"").unwrap();
     sink("kind = \"command\"\nrun = [\"/bin/page\", \"--now\"]").unwrap();
     for (tls, port) in [("", 587), ("tls = \"tls\"", 465), ("tls = \"none\"", 25)] {
-        let text = format!("kind = \"smtp\"\nserver = \"mail\"\nfrom = \"a@b.example\"\nto = [\"c@d.example\"]\n{tls}");
+        let text = format!(
+            "kind = \"smtp\"\nserver = \"mail\"\nfrom = \"a@b.example\"\nto = [\"c@d.example\"]\n{tls}"
+        );
         let SinkKind::Smtp(smtp) = sink(&text).unwrap().kind else { panic!("{text}") };
         assert_eq!(smtp.port, port);
     }
@@ -62,13 +66,18 @@ fn what_makes_no_sense_in_a_sink_is_refused() {
         ("kind = \"webhook\"\nurl = \"https://hooks.slack.com/services/T/hunter2\"", "can post there"),
         ("kind = \"pagerduty\"", "routing_key: is missing"),
         ("kind = \"pagerduty\"\nrouting_key = \"hunter2\"", "does not stand in this file"),
-        ("kind = \"webhook\"\nurl = \"https://x/\"\nrouting_key = { env = \"K\" }", "means nothing for kind = \"webhook\""),
+        (
+            "kind = \"webhook\"\nurl = \"https://x/\"\nrouting_key = { env = \"K\" }",
+            "means nothing for kind = \"webhook\"",
+        ),
         ("kind = \"command\"", "name a program"),
         (&format!("{mail}to = []"), "to: is missing"),
         (&format!("{mail}to = [\"nobody\"]"), "expected an address"),
         (&format!("{mail}to = [\"a@b.example\"]\nuser = \"u\""), "go together"),
         (
-            &format!("{mail}to = [\"a@b.example\"]\nuser = \"u\"\npassword = {{ env = \"P\" }}\ntls = \"none\""),
+            &format!(
+                "{mail}to = [\"a@b.example\"]\nuser = \"u\"\npassword = {{ env = \"P\" }}\ntls = \"none\""
+            ),
             "in the clear",
         ),
     ] {
