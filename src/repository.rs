@@ -17,6 +17,7 @@ pub mod fanout;
 pub mod host_keys;
 pub mod index;
 pub mod keys;
+pub mod logical_index;
 pub mod manifest;
 pub mod open;
 pub mod pack;

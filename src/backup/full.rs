@@ -284,6 +284,7 @@ impl Run<'_> {
                 tablespaces: done.tablespaces.clone(),
                 requires: Vec::new(),
             }),
+            logical: None,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::documents;
+use super::{documents, keys};
 use crate::error::{Code, Error, Result};
 use crate::model::{
     BackupId, BackupKind, ClusterName, Digest, Lsn, PgMajor, SegmentName, SegmentSize, SystemId, TimelineId,
@@ -54,6 +54,27 @@ pub struct BaseBackup {
     pub requires: Vec<BackupId>,
 }
 
+/// What a dump, a schema or exported tables say beyond the common part. Tables are in the index: this is plain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogicalBackup {
+    pub databases: Vec<String>,
+    /// The earliest of the databases' snapshots: whatever committed before it is in.
+    pub snapshot_lsn: Lsn,
+    /// The database's clock then.
+    pub snapshot_at: Timestamp,
+    /// `pg_dump (PostgreSQL) 18.6`
+    pub tool_version: String,
+    /// Tables with data.
+    #[serde(default)]
+    pub tables: u64,
+    /// Their rows.
+    #[serde(default)]
+    pub rows: u64,
+    /// How many warnings the index (or the run, for `schema`) has: something was left out.
+    #[serde(default)]
+    pub warnings: u64,
+}
+
 /// `backup.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupRecord {
@@ -81,6 +102,9 @@ pub struct BackupRecord {
     /// that lacks a field is refused instead of passing for one of another kind.)
     #[serde(flatten, skip_deserializing)]
     pub base: Option<BaseBackup>,
+    /// Present for the other kinds, and read alike.
+    #[serde(flatten, skip_deserializing)]
+    pub logical: Option<LogicalBackup>,
 }
 
 impl BackupRecord {
@@ -89,6 +113,8 @@ impl BackupRecord {
         let mut record: Self = documents::parse_versioned(bytes, place)?;
         if record.kind.is_base() {
             record.base = Some(documents::parse(bytes, place)?);
+        } else {
+            record.logical = Some(documents::parse(bytes, place)?);
         }
         record.check().map_err(|what| Error::new(Code::Damaged, what).at(place))?;
         Ok(record)
@@ -124,6 +150,14 @@ impl BackupRecord {
         })
     }
 
+    /// The logical part; an error for a base backup where a dump was meant.
+    pub fn logical(&self) -> Result<&LogicalBackup> {
+        self.logical.as_ref().ok_or_else(|| {
+            Error::new(Code::NoBackup, format!("{} is a {} backup, not a logical one", self.id, self.kind))
+                .hint("`pgkeep list` shows logical backups as `dump`, `schema` and `tables`")
+        })
+    }
+
     /// True when pages failed their checksum: it may be restored, but nothing may lean on it.
     pub fn is_damaged(&self) -> bool {
         self.base.as_ref().is_some_and(|b| !b.page_errors.is_empty())
@@ -136,5 +170,41 @@ impl BackupRecord {
 
     pub fn object(&self, key: &str) -> Option<&ObjectEntry> {
         self.objects.iter().find(|o| o.key == key)
+    }
+
+    /// The objects that, one after the other, are the stream stored under `key`: itself, and its continuations where
+    /// it was longer than an object may be. Empty when there is none.
+    pub fn parts(&self, key: &str) -> Vec<&ObjectEntry> {
+        let names = (1..).map(|number| keys::backup::part(key, number));
+        names.map_while(|name| self.object(&name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DUMP: &[u8] = include_bytes!("../../tests/fixtures/format1/dump.json");
+
+    #[test]
+    fn a_dumps_record_of_format_1_keeps_its_form() {
+        let record = BackupRecord::parse(DUMP, "x").unwrap();
+        assert_eq!(record.logical().unwrap().databases, ["app", "Größe"]);
+        assert!(record.base.is_none() && record.base().is_err());
+        assert_eq!(String::from_utf8(record.to_bytes().unwrap()).unwrap(), String::from_utf8_lossy(DUMP));
+    }
+
+    #[test]
+    fn a_long_stream_goes_on_in_its_parts() {
+        let record = BackupRecord::parse(DUMP, "x").unwrap();
+        let keys: Vec<_> = record.parts("dump/app.dump.zst.age").iter().map(|o| o.key.as_str()).collect();
+        assert_eq!(keys, ["dump/app.dump.zst.age", "dump/app.dump.zst.age.part002"]);
+        assert!(record.parts("dump/other.dump.zst.age").is_empty());
+    }
+
+    #[test]
+    fn a_logical_record_without_its_part_is_damaged() {
+        let text = String::from_utf8_lossy(DUMP).replace("\"databases\"", "\"other\"");
+        assert_eq!(BackupRecord::parse(text.as_bytes(), "x").unwrap_err().code(), Code::Damaged);
     }
 }

@@ -386,6 +386,7 @@ fn record() -> BackupRecord {
         }],
         label: Some("before the migration".into()),
         base: Some(base),
+        logical: None,
     }
 }
 

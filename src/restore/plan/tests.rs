@@ -59,6 +59,7 @@ fn record(tablespaces: Vec<TablespaceEntry>) -> BackupRecord {
             tablespaces,
             requires: Vec::new(),
         }),
+        logical: None,
     }
 }
 
