@@ -11,9 +11,14 @@
 //! Promises kept here: archiving goes on without the agent, for `wal push` then works by itself (11).
 
 pub mod board;
+pub mod control;
 pub mod hub;
+pub mod identity;
+pub mod run;
+pub mod services;
 pub mod state;
 pub mod store_facts;
+pub mod stores;
 pub mod supervisor;
 
 pub use board::Board;

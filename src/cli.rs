@@ -8,9 +8,11 @@
 
 use std::ffi::OsString;
 use std::panic::PanicHookInfo;
+use std::sync::Arc;
 
 use clap::Parser;
 
+pub mod agent;
 pub mod args;
 pub mod backup;
 pub mod catalogs;
@@ -63,7 +65,9 @@ pub fn run(argv: impl IntoIterator<Item = OsString>, exit: fn(u8) -> !) -> u8 {
 fn start(cli: &Cli, exit: fn(u8) -> !) -> Result<Outcome> {
     let ctx = Context::new(&cli.global);
     start_log(&ctx);
-    if listens(&cli.command) {
+    if matches!(cli.command, Command::Agent(_)) {
+        signals::listen_as_service(ctx.cancel.clone(), Arc::clone(&ctx.reload), exit)?;
+    } else if listens(&cli.command) {
         signals::listen(ctx.cancel.clone(), exit)?;
     }
     dispatch(&ctx, &cli.command)
@@ -72,7 +76,9 @@ fn start(cli: &Cli, exit: fn(u8) -> !) -> Result<Outcome> {
 /// Commands that end in order on a signal; PostgreSQL's own (`wal …`) must end as that signal.
 fn listens(command: &Command) -> bool {
     match command {
-        Command::Config(_)
+        // The agent listens in its own way.
+        Command::Agent(_)
+        | Command::Config(_)
         | Command::Init(_)
         | Command::Key(_)
         | Command::List(_)
@@ -85,6 +91,7 @@ fn listens(command: &Command) -> bool {
 
 fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
     match command {
+        Command::Agent(args) => agent::run(ctx, args),
         Command::Backup(args) => backup::run(ctx, args),
         Command::Restore(args) => restore::run(ctx, args),
         Command::Init(args) => init::run(ctx, args),

@@ -15,6 +15,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::{ClusterName, RepoName};
 
 mod across;
+mod agent;
 pub mod alerts;
 mod reader;
 pub mod reference;
@@ -22,6 +23,7 @@ mod secret;
 mod sections;
 mod value;
 
+pub use agent::AgentConfig;
 pub use alerts::{AlertsConfig, HeartbeatConfig, SinkConfig};
 pub use secret::{Guarded, Secret};
 
@@ -46,6 +48,7 @@ pub struct Config {
     /// In the order of the file.
     pub alert_sinks: Vec<SinkConfig>,
     pub heartbeat: Option<HeartbeatConfig>,
+    pub agent: AgentConfig,
 }
 
 /// `[cluster.NAME]`

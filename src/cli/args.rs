@@ -54,6 +54,7 @@ pub enum Command {
     Show(super::show::Args),
     Window(super::window::Args),
     Restore(super::restore::Args),
+    Agent(super::agent::Args),
     #[command(subcommand)]
     Wal(super::wal::Command),
     #[command(subcommand)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::args::Global;
@@ -35,6 +36,8 @@ pub struct Context {
     pub verbosity: u8,
     /// Cancelled by the first SIGINT, SIGTERM or SIGHUP; the second ends the process at once.
     pub cancel: CancellationToken,
+    /// Notified by SIGHUP, where the command is a service.
+    pub reload: Arc<Notify>,
 }
 
 impl Context {
@@ -47,6 +50,7 @@ impl Context {
             quiet: global.quiet,
             verbosity: global.verbose,
             cancel: CancellationToken::new(),
+            reload: Arc::new(Notify::new()),
         }
     }
 

@@ -1,9 +1,14 @@
 //! Ctrl-C, SIGTERM and SIGHUP: the first cancels the work's token, so that it can stop its backup session, its
-//! servers and its uploads in order; the second ends the process at once.
+//! servers and its uploads in order; the second ends the process at once. For the agent SIGHUP means "read the
+//! configuration again".
 //!
 //! Commands that PostgreSQL calls (`wal push`, `wal fetch`) do not listen here: a signal must end them as that signal.
+//! A thread of its own listens, so that the second signal works however stuck the rest is.
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::report::to_stderr;
@@ -12,34 +17,52 @@ use crate::error::{Code, Error, Result};
 /// 128 + SIGINT, as a shell would report it.
 const INTERRUPTED: u8 = 130;
 
-/// Listens on a thread of its own until the process ends. `exit` is `main`'s power to end the process at once.
+/// Listens until the process ends. `exit` is `main`'s power to end the process at once.
 pub fn listen(cancel: CancellationToken, exit: fn(u8) -> !) -> Result<()> {
+    start(cancel, None, exit)
+}
+
+/// The same for the agent, which SIGHUP makes reload and does not end.
+pub fn listen_as_service(cancel: CancellationToken, reload: Arc<Notify>, exit: fn(u8) -> !) -> Result<()> {
+    start(cancel, Some(reload), exit)
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+fn start(cancel: CancellationToken, reload: Option<Arc<Notify>>, exit: fn(u8) -> !) -> Result<()> {
     let failed = |e| Error::new(Code::Io, "cannot listen for signals").because(e);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
-    let (mut interrupt, mut terminate, mut hangup) = {
+    let signals = {
         let _inside = runtime.enter();
-        (
-            signal(SignalKind::interrupt()).map_err(failed)?,
-            signal(SignalKind::terminate()).map_err(failed)?,
-            signal(SignalKind::hangup()).map_err(failed)?,
-        )
+        Signals {
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            hangup: signal(SignalKind::hangup()).map_err(failed)?,
+        }
     };
-    let watch = move || {
-        runtime.block_on(async {
-            for round in 1.. {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = hangup.recv() => {}
-                }
-                if round > 1 {
-                    exit(INTERRUPTED);
-                }
-                cancel.cancel();
-                to_stderr("stopping; once more to stop at once");
-            }
-        });
-    };
+    let watch = move || runtime.block_on(follow(signals, &cancel, reload.as_deref(), exit));
     std::thread::Builder::new().name("signals".into()).spawn(watch).map_err(failed)?;
     Ok(())
+}
+
+async fn follow(mut on: Signals, cancel: &CancellationToken, reload: Option<&Notify>, exit: fn(u8) -> !) {
+    loop {
+        tokio::select! {
+            _ = on.interrupt.recv() => {}
+            _ = on.terminate.recv() => {}
+            _ = on.hangup.recv() => if let Some(reload) = reload {
+                reload.notify_one();
+                continue;
+            },
+        }
+        if cancel.is_cancelled() {
+            exit(INTERRUPTED);
+        }
+        cancel.cancel();
+        to_stderr("stopping; once more to stop at once");
+    }
 }

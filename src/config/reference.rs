@@ -40,6 +40,7 @@ const TRUST: &str = "[trust]";
 const BACKUP: &str = "[backup]";
 const ARCHIVE: &str = "[archive]";
 const RESTORE: &str = "[restore]";
+const AGENT: &str = "[agent]";
 
 /// Every section, in the order of the page.
 pub fn sections() -> impl Iterator<Item = &'static SectionDoc> {
@@ -87,6 +88,7 @@ const SECTIONS: &[SectionDoc] = &[
     SectionDoc { head: BACKUP, example_head: "[backup]", meaning: "Base backups." },
     SectionDoc { head: ARCHIVE, example_head: "[archive]", meaning: "`wal push` and `wal fetch`." },
     SectionDoc { head: RESTORE, example_head: "[restore]", meaning: "Restores." },
+    SectionDoc { head: AGENT, example_head: "[agent]", meaning: "The service, `pgkeep agent`." },
 ];
 
 const fn key(
@@ -175,6 +177,11 @@ const KEYS: &[KeyDoc] = &[
 
     key(RESTORE, "workers", "number", "one per core, at most 8", "2", "Packs fetched and unpacked at once."),
     key(RESTORE, "look_ahead", "number", "8", "8", "WAL segments kept ready ahead of PostgreSQL's replay."),
+
+    key(AGENT, "socket", "path", "\"/run/pgkeep/agent.sock\"", "\"/run/pgkeep/agent.sock\"",
+        "Where `wal push` and the commands reach the agent. At most 107 bytes."),
+    key(AGENT, "http", "text", "\"127.0.0.1:9797\"", "\"127.0.0.1:9797\"",
+        "Where metrics and health are served, to everybody who can reach it; \"none\" turns them off."),
 ];
 
 /// Keys that a minimal file has; the example comments out all others.

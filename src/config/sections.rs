@@ -45,6 +45,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
     let alerts = super::alerts::thresholds(root.table("alerts"));
     let alert_sinks = super::alerts::sinks(&mut root);
     let heartbeat = root.table("heartbeat").and_then(super::alerts::heartbeat);
+    let agent = super::agent::read(root.table("agent"));
     root.finish();
     Some(Config {
         path: path.to_owned(),
@@ -59,6 +60,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
         alerts,
         alert_sinks,
         heartbeat,
+        agent,
     })
 }
 

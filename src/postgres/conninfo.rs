@@ -133,10 +133,10 @@ impl ConnInfo {
         let surroundings = Surroundings {
             env: &|name| std::env::var(name).ok().filter(|v| !v.is_empty()),
             // As root working for another user, HOME would lead to root's files.
-            home: if nix::unistd::getuid() == nix::unistd::geteuid() {
-                std::env::home_dir()
-            } else {
+            home: if super::privilege::has_changed_user() {
                 user.as_ref().map(|u| u.dir.clone())
+            } else {
+                std::env::home_dir()
             },
             os_user: user.map(|u| u.name),
         };

@@ -108,9 +108,32 @@ pub fn become_owner(owner: Owner) -> Result<Standing> {
     Ok(Standing::RootAsOwner)
 }
 
+/// As root: becomes the owner in all ids, with no way back; for a process that lives long and never needs root again.
+/// As anybody else nothing changes.
+pub fn become_owner_for_good(owner: &Owner) -> Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    if owner.uid.is_root() {
+        return Err(root_owned());
+    }
+    let denied = |e| Error::new(Code::Io, format!("cannot become the user {}", owner.label())).because(e);
+    setgroups(&owner.groups).map_err(denied)?;
+    nix::unistd::setresgid(owner.gid, owner.gid, owner.gid).map_err(denied)?;
+    nix::unistd::setresuid(owner.uid, owner.uid, owner.uid).map_err(denied)?;
+    let _ = BECAME.set(owner.clone());
+    Ok(())
+}
+
 fn root_owned() -> Error {
     Error::new(Code::NotReady, "the data directory belongs to root, and PostgreSQL does not run as root")
         .hint("give it to the server's user: chown -R postgres: DIRECTORY")
+}
+
+/// True when this process works as another user than it was started as: what the environment says about its user,
+/// `HOME` above all, is then about root.
+pub fn has_changed_user() -> bool {
+    BECAME.get().is_some()
 }
 
 /// True when the process was started as root, whatever it works as now.

@@ -153,8 +153,13 @@ impl Repositories {
             };
             (c.name, c.required, opened)
         });
+        Self::from_results(join_all(tries).await)
+    }
+
+    /// From the results of opening each: name, whether it is required, what came of it.
+    pub fn from_results(results: Vec<(RepoName, bool, Result<Repository>)>) -> Self {
         let (mut opened, mut failed) = (Vec::new(), Vec::new());
-        for (name, required, result) in join_all(tries).await {
+        for (name, required, result) in results {
             match result {
                 Ok(repository) => opened.push(repository),
                 Err(e) => failed.push((name, required, e)),

@@ -4,6 +4,7 @@
 // Every test uses some of these; a helper for the next test is not dead.
 #![allow(dead_code, unused_imports)]
 
+pub mod agent;
 pub mod env;
 pub mod fsck;
 pub mod ledger;
@@ -19,6 +20,7 @@ pub mod store;
 pub mod strace;
 pub mod wait;
 
+pub use agent::Agent;
 pub use env::{EnvOptions, TestEnv};
 pub use fsck::Fsck;
 pub use ledger::Ledger;

@@ -12,12 +12,16 @@ use super::root::Root;
 use super::s3::S3;
 use super::store::RawStore;
 
+/// The agent's control socket, in the root.
+const SOCKET: &str = "agent.sock";
+
 /// What kind of place; `EnvOptions::new(major)` is a server with a repository in a directory, encrypted.
 pub struct EnvOptions {
     pg: PgOptions,
     repositories: Vec<RepoOptions>,
     encrypted: bool,
     extra: String,
+    agent: String,
     init: bool,
     archiving: bool,
 }
@@ -47,6 +51,7 @@ impl EnvOptions {
             repositories: Vec::new(),
             encrypted: true,
             extra: String::new(),
+            agent: "http = \"none\"".to_owned(),
             init: true,
             archiving: true,
         }
@@ -83,6 +88,11 @@ impl EnvOptions {
         self.extra.push('\n');
         self
     }
+    /// Keys of `[agent]` besides the socket, instead of `http = "none"`; port 0 takes a free one.
+    pub fn agent(mut self, keys: &str) -> Self {
+        keys.clone_into(&mut self.agent);
+        self
+    }
     /// The server is made but `pgkeep init` is not run and nothing is archived.
     pub fn uninitialised(mut self) -> Self {
         self.init = false;
@@ -115,12 +125,13 @@ impl EnvOptions {
             tables += &repository_table(&root, &repo);
             stores.push(raw_store(&root, repo));
         }
+        let agent = format!("[agent]\nsocket = \"{}\"\n{}\n", root.join(SOCKET).display(), self.agent);
         let text = Parts {
             state: &state,
             pg: &pg,
             repositories: &tables,
             encryption: &encryption(self.encrypted, &recipient, &identity_file),
-            extra: &self.extra,
+            extra: &format!("{agent}\n{}", self.extra),
         };
         let config_path = root.file("pgkeep.toml", 0o644, &text.render());
         let pgkeep = Pgkeep::with_config(&config_path);
@@ -237,6 +248,15 @@ impl TestEnv {
     pub fn turn_archiving_on(&self) {
         self.pg.add_conf(&format!("archive_command = '{}'", self.archive_command()));
         self.pg.reload();
+    }
+    /// Where this environment's agent listens.
+    pub fn agent_socket(&self) -> PathBuf {
+        self.root.join(SOCKET)
+    }
+    /// The agent, started and answering.
+    #[track_caller]
+    pub fn start_agent(&self) -> super::agent::Agent {
+        super::agent::Agent::start(self)
     }
     pub fn config_text(&self) -> String {
         std::fs::read_to_string(&self.config_path).unwrap()

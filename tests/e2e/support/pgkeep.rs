@@ -123,7 +123,22 @@ impl Pgkeep {
     #[track_caller]
     pub fn spawn<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Running {
         let args: Vec<OsString> = args.into_iter().map(|a| a.as_ref().to_owned()).collect();
+        self.start(self.command(&args), &args)
+    }
+    /// With its standard error in a file, for a process that lives long.
+    #[track_caller]
+    pub fn spawn_logging_to<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+        log: std::fs::File,
+    ) -> Running {
+        let args: Vec<OsString> = args.into_iter().map(|a| a.as_ref().to_owned()).collect();
         let mut command = self.command(&args);
+        command.stderr(log);
+        self.start(command, &args)
+    }
+    #[track_caller]
+    fn start(&self, mut command: Command, args: &[OsString]) -> Running {
         let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {}: {e}", self.bin.display()));
         let args = args.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ");
         Running::new(child, args, self.patience)

@@ -1,0 +1,100 @@
+//! The agent's life: generations of tasks under one configuration each, from the first start to SIGTERM.
+//!
+//! Order: the socket (it says whether another agent lives), the state, the tasks. A reload reads and checks the
+//! configuration first; a faulty one is refused with all its faults in the log, and the old one goes on. A good one ends
+//! the generation and begins the next; the socket stays bound meanwhile, and who knocks waits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::services::Services;
+use super::supervisor::{self, Task};
+use super::{Board, Hub, State, control};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::util::clock::Clock;
+
+/// What the agent is started with.
+pub struct Start {
+    /// Checked; a reload reads the file that it came from again.
+    pub config: Config,
+    pub clock: Clock,
+    /// Cancelled by SIGTERM.
+    pub shutdown: CancellationToken,
+    /// Notified by SIGHUP.
+    pub reload: Arc<Notify>,
+}
+
+/// Every task of a generation; a line for each.
+fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
+    vec![control::task(services, listener)]
+}
+
+/// Runs until the token is cancelled and everything has ended.
+pub async fn run(start: Start) -> Result<()> {
+    let Start { mut config, clock, shutdown, reload } = start;
+    let listener = control::Listener::bind(&config.agent.socket)?;
+    let board = Board::new(clock.now());
+    let state = State::open(&state_file(&config))?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), socket = %listener.path().display(), "the agent starts");
+    for generation in 1.. {
+        let hub = Hub {
+            config: Arc::new(config.clone()),
+            clock: clock.clone(),
+            shutdown: shutdown.child_token(),
+            board: board.clone(),
+            state: state.clone(),
+        };
+        let services = Services::new(&hub, generation);
+        let running = supervisor::run(&hub, tasks(&services, &listener));
+        let watched = watch(&hub, &reload);
+        let (next, ()) = tokio::join!(watched, running);
+        match next {
+            Some(next) => config = next,
+            None => break,
+        }
+    }
+    tracing::info!("the agent has ended");
+    Ok(())
+}
+
+/// Ends the generation: with the next configuration after a reload, with None at the end.
+async fn watch(hub: &Hub, reload: &Notify) -> Option<Config> {
+    loop {
+        tokio::select! {
+            () = hub.shutdown.cancelled() => return None,
+            () = reload.notified() => {}
+        }
+        match reread(&hub.config) {
+            Ok(next) => {
+                tracing::info!(config = %next.path.display(), "reloading");
+                hub.shutdown.cancel();
+                return Some(next);
+            }
+            Err(error) => {
+                let hint = error.hint_text().unwrap_or_default();
+                tracing::error!(%error, hint, "the configuration is not taken over; the old one goes on");
+            }
+        }
+    }
+}
+
+fn reread(old: &Config) -> Result<Config> {
+    let next = Config::load(&old.path)?;
+    if next.agent.socket != old.agent.socket || next.state_directory != old.state_directory {
+        return Err(Error::new(
+            crate::error::Code::Config,
+            "`socket` under [agent] and `state_directory` change only with a restart",
+        )
+        .at(next.path.display())
+        .hint("systemctl restart pgkeep"));
+    }
+    Ok(next)
+}
+
+fn state_file(config: &Config) -> PathBuf {
+    config.state_directory.join("agent.db")
+}

@@ -1,0 +1,20 @@
+//! What the tasks of one generation share besides the hub: the opened stores, and the handles through which the control
+//! socket asks other tasks. Made anew by a reload.
+
+use super::Hub;
+use super::stores::Stores;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    pub hub: Hub,
+    pub stores: Stores,
+    /// Counts the configurations that this process has worked with, from 1.
+    pub generation: u64,
+}
+
+impl Services {
+    pub fn new(hub: &Hub, generation: u64) -> Self {
+        Self { hub: hub.clone(), stores: Stores::new(&hub.config), generation }
+    }
+}
