@@ -112,7 +112,8 @@ async fn serve(services: Services, listener: Listener) -> Result<()> {
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok(stream) => {
-                let (services, welcome, shutdown) = (services.clone(), Arc::clone(&welcome), shutdown.clone());
+                let (services, welcome, shutdown) =
+                    (services.clone(), Arc::clone(&welcome), shutdown.clone());
                 connections.spawn(async move {
                     let _permit = permit;
                     converse(&services, &welcome, stream, shutdown).await;
@@ -191,6 +192,9 @@ async fn respond(services: &Services, line: &[u8], replies: &mut Replies) -> Res
 }
 
 fn refused() -> Error {
-    Error::new(Code::Refused, "the agent answers only root, its own user and the owners of its data directories")
-        .hint("sudo -u postgres pgkeep …")
+    Error::new(
+        Code::Refused,
+        "the agent answers only root, its own user and the owners of its data directories",
+    )
+    .hint("sudo -u postgres pgkeep …")
 }

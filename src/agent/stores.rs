@@ -40,15 +40,17 @@ enum State {
 impl Stores {
     /// Opens nothing yet.
     pub fn new(config: &Config) -> Self {
-        let slot = |config: &RepositoryConfig| Slot { config: config.clone(), state: Mutex::new(State::Closed) };
+        let slot =
+            |config: &RepositoryConfig| Slot { config: config.clone(), state: Mutex::new(State::Closed) };
         Self(Arc::new(config.repositories.iter().map(slot).collect()))
     }
 
     /// Every configured repository, opened or with the reason why not.
     pub async fn get(&self) -> Repositories {
-        let tries = self.0.iter().map(|slot| async {
-            (slot.config.name.clone(), slot.config.required, slot.open().await)
-        });
+        let tries = self
+            .0
+            .iter()
+            .map(|slot| async { (slot.config.name.clone(), slot.config.required, slot.open().await) });
         Repositories::from_results(join_all(tries).await)
     }
 
@@ -115,8 +117,11 @@ impl Slot {
     }
 
     fn hangs(&self) -> Error {
-        Error::new(Code::StoreUnavailable, format!("the repository {} is being opened and hangs", self.config.name))
-            .at(&self.config.store.url)
-            .hint("look at the network, the mount or the store itself; it is used as soon as it answers")
+        Error::new(
+            Code::StoreUnavailable,
+            format!("the repository {} is being opened and hangs", self.config.name),
+        )
+        .at(&self.config.store.url)
+        .hint("look at the network, the mount or the store itself; it is used as soon as it answers")
     }
 }

@@ -16,7 +16,10 @@ pub struct AgentConfig {
 
 impl Default for AgentConfig {
     fn default() -> Self {
-        Self { socket: PathBuf::from("/run/pgkeep/agent.sock"), http: Some(SocketAddr::from(([127, 0, 0, 1], 9797))) }
+        Self {
+            socket: PathBuf::from("/run/pgkeep/agent.sock"),
+            http: Some(SocketAddr::from(([127, 0, 0, 1], 9797))),
+        }
     }
 }
 
@@ -38,7 +41,9 @@ pub(super) fn read(section: Option<Section<'_>>) -> AgentConfig {
             if address.is_none() {
                 section.fault(
                     "http",
-                    format!("`{text}` is no address such as \"127.0.0.1:9797\" or \"[::1]:9797\", nor \"none\""),
+                    format!(
+                        "`{text}` is no address such as \"127.0.0.1:9797\" or \"[::1]:9797\", nor \"none\""
+                    ),
                 );
             }
             address

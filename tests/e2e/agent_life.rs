@@ -42,7 +42,10 @@ fn agent_control_refuses_strangers_and_what_it_does_not_understand() {
     let agent = env.start_agent();
     for request in ["{\"op\": \"no-such-thing\"}", "this is no JSON", "[]", "{}"] {
         let answer = exchange(&env, request.as_bytes());
-        assert!(answer.contains("\"code\":\"usage\"") && answer.contains("\"ok\":false"), "{request}: {answer}");
+        assert!(
+            answer.contains("\"code\":\"usage\"") && answer.contains("\"ok\":false"),
+            "{request}: {answer}"
+        );
     }
     let answer = exchange(&env, &vec![b'x'; 200 * 1024]);
     assert!(answer.contains("a line of more than"), "{answer}");
@@ -88,7 +91,8 @@ fn agent_keeps_its_configuration_when_the_new_one_is_faulty() {
     let env = quiet_env();
     let agent = env.start_agent();
     let good = env.config_text();
-    std::fs::write(&env.config_path, format!("{good}\n[nonsense]\nx = 1\n[restore]\nworkers = \"many\"\n")).unwrap();
+    std::fs::write(&env.config_path, format!("{good}\n[nonsense]\nx = 1\n[restore]\nworkers = \"many\"\n"))
+        .unwrap();
     agent.signal(nix::sys::signal::Signal::SIGHUP);
     agent.wait_log("the old one goes on", Duration::from_secs(20));
     let log = agent.log();

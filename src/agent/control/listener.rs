@@ -59,12 +59,10 @@ fn lock(socket: &Path) -> Result<Flock<std::fs::File>> {
     let mut path = socket.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
-    let file = std::fs::File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| Error::io("cannot make the lock of the control socket", &path, e).hint(no_place(socket)))?;
+    let file =
+        std::fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(|e| {
+            Error::io("cannot make the lock of the control socket", &path, e).hint(no_place(socket))
+        })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, cause)| {
         Error::new(Code::Busy, "an agent is running already").at(socket.display()).because(cause).hint(
             "one agent serves all clusters of a configuration; stop that one, or give this one another `socket` and \

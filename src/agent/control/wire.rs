@@ -72,7 +72,8 @@ pub fn outcome(mut line: Value) -> Result<Value> {
 fn told(line: &Value) -> Error {
     let text = |key| line.get(key).and_then(Value::as_str);
     let code = text("code").and_then(|code| Code::ALL.iter().find(|known| known.as_str() == code));
-    let error = Error::new(code.copied().unwrap_or(Code::Internal), text("what").unwrap_or("the agent refused"));
+    let error =
+        Error::new(code.copied().unwrap_or(Code::Internal), text("what").unwrap_or("the agent refused"));
     match text("hint") {
         Some(hint) => error.hint(hint),
         None => error,

@@ -67,7 +67,9 @@ impl Agent {
     }
     #[track_caller]
     pub fn wait_log(&self, text: &str, limit: Duration) {
-        eventually(&format!("the agent says {text:?}; {}", self.log.display()), limit, || self.log().contains(text));
+        eventually(&format!("the agent says {text:?}; {}", self.log.display()), limit, || {
+            self.log().contains(text)
+        });
     }
     /// Sends one request and gives all lines of the answer, the last one last.
     #[track_caller]
