@@ -5,12 +5,14 @@
 //! overwritten (4); no plaintext leaves (5); a killed push or fetch leaves nothing that the next one cannot carry on
 //! with (9).
 //!
-//! Both work by themselves, without an agent. While `restore` runs a recovery, [`serve`] answers the fetches from a
+//! [`ship`] is the push of who stays: the same answer, from repositories that are kept open. Both others work by
+//! themselves, without an agent. While `restore` runs a recovery, [`serve`] answers the fetches from a
 //! spool that is filled ahead of the replay.
 
 pub mod fetch;
 pub mod fork;
 pub mod push;
 pub mod serve;
+pub mod ship;
 pub mod source;
 pub mod spool;

@@ -169,6 +169,8 @@ pub struct ArchiveConfig {
     pub optional_grace: Duration,
     /// zstd's level.
     pub compression: i32,
+    /// Files that the agent ships at once.
+    pub workers: usize,
 }
 
 /// `[restore]`

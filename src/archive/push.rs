@@ -21,11 +21,12 @@ use crate::model::{Lsn, RepoName, Timestamp, WalFileName};
 use crate::postgres::control_file::ControlFile;
 use crate::repository::wal_object::blocking;
 
-mod file;
-mod lane;
+pub(super) mod file;
+pub(super) mod lane;
 mod lanes;
 mod presence;
 
+pub use file::Fingerprint;
 pub use presence::{Presence, presence};
 
 /// One call of `archive_command`.
@@ -60,7 +61,7 @@ pub async fn run(request: Request<'_>) -> Result<Report> {
     tokio::time::timeout(deadline, push(request)).await.unwrap_or_else(|_| Err(too_slow(deadline)))
 }
 
-fn too_slow(deadline: Duration) -> Error {
+pub(super) fn too_slow(deadline: Duration) -> Error {
     let within = humantime::format_duration(deadline);
     Error::new(Code::StoreUnavailable, format!("the file was not archived within {within}")).hint(
         "PostgreSQL keeps it and asks again; look at the network and at the store, or set a longer push_deadline in \
@@ -75,7 +76,7 @@ async fn push(request: Request<'_>) -> Result<Report> {
     let control = ControlFile::read(request.data_directory)?;
     let (size, system) = (control.wal_segment_size, control.system);
     let path = request.data_directory.join(request.path);
-    let local = blocking(move || file::read(&path, size, system));
+    let local = blocking(move || file::read(&path, size, system, file::IN_MEMORY));
     let mut lanes = lanes::Lanes::open(&request, name, system, size)?;
     let (local, looked) = tokio::join!(local, lanes.look());
     // A file that is not what its name says is that whatever the stores answer.

@@ -26,18 +26,21 @@ pub struct Sealed {
 struct Tally<W: Write> {
     inner: W,
     bytes: u64,
-    sha256: Sha256,
+    /// None when nobody asks for it.
+    sha256: Option<Sha256>,
 }
 
 impl<W: Write> Tally<W> {
     fn new(inner: W) -> Self {
-        Self { inner, bytes: 0, sha256: Sha256::new() }
+        Self { inner, bytes: 0, sha256: Some(Sha256::new()) }
     }
 }
 impl<W: Write> Write for Tally<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.inner.write_all(bytes)?;
-        self.sha256.update(bytes);
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(bytes);
+        }
         self.bytes += bytes.len() as u64;
         Ok(bytes.len())
     }
@@ -81,7 +84,26 @@ impl<W: Write> SealWriter<W> {
         level: i32,
         header: Option<&WalObjectHeader>,
     ) -> Result<Self> {
-        let tally = Tally::new(inner);
+        Self::over(Tally::new(inner), protection, level, header)
+    }
+
+    /// For bytes whose digest is known and whose stored form nobody compares: neither digest of [`Sealed`] is taken.
+    pub fn undigested(
+        inner: W,
+        protection: &Protection,
+        level: i32,
+        header: Option<&WalObjectHeader>,
+    ) -> Result<Self> {
+        let tally = Tally { inner, bytes: 0, sha256: None };
+        Ok(Self::over(tally, protection, level, header)?.without_plain_digest())
+    }
+
+    fn over(
+        tally: Tally<W>,
+        protection: &Protection,
+        level: i32,
+        header: Option<&WalObjectHeader>,
+    ) -> Result<Self> {
         let cipher = match protection {
             Protection::Plain => Cipher::Plain(tally),
             Protection::Age(recipients) => {
@@ -132,7 +154,7 @@ impl<W: Write> SealWriter<W> {
             plain_bytes: self.plain_bytes,
             stored_bytes: tally.bytes,
             plain_sha256: Digest(self.plain_sha256.unwrap_or_default().finalize().into()),
-            stored_sha256: Digest(tally.sha256.finalize().into()),
+            stored_sha256: Digest(tally.sha256.unwrap_or_default().finalize().into()),
         };
         Ok((tally.inner, sealed))
     }

@@ -174,6 +174,7 @@ const KEYS: &[KeyDoc] = &[
     key(ARCHIVE, "optional_grace", "duration", "\"1s\"", "\"1s\"",
         "How long a repository with required = false may take after the required ones are done."),
     key(ARCHIVE, "compression", "number", "2", "2", "zstd's level, 1 to 19."),
+    key(ARCHIVE, "workers", "number", "3", "3", "Files that the agent ships at once, 1 to 16; memory bounds them too."),
 
     key(RESTORE, "workers", "number", "one per core, at most 8", "2", "Packs fetched and unpacked at once."),
     key(RESTORE, "look_ahead", "number", "8", "8", "WAL segments kept ready ahead of PostgreSQL's replay."),

@@ -321,6 +321,7 @@ fn archive(section: Option<Section<'_>>) -> ArchiveConfig {
         fetch_deadline: Duration::from_mins(1),
         optional_grace: Duration::from_secs(1),
         compression: COMPRESSION,
+        workers: 3,
     };
     let Some(mut section) = section else { return defaults };
     let config = ArchiveConfig {
@@ -328,6 +329,7 @@ fn archive(section: Option<Section<'_>>) -> ArchiveConfig {
         fetch_deadline: section.duration("fetch_deadline").unwrap_or(defaults.fetch_deadline),
         optional_grace: section.duration("optional_grace").unwrap_or(defaults.optional_grace),
         compression: level(&mut section),
+        workers: section.integer("workers", 1..=16).map_or(defaults.workers, |n| n as usize),
     };
     section.finish();
     config

@@ -39,6 +39,9 @@ pub const NAMES: &[&str] = &[
     "restore-after-start",
     "restore-after-stop",
     "restore-before-control",
+    "ship-after-upload",
+    "ship-before-answer",
+    "ship-before-upload",
 ];
 
 /// Reads `FAILPOINTS`. `main` calls it first; a fault in the variable is an error, for a test that injects nothing

@@ -17,9 +17,10 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Digest, Lsn, SegmentSize, SystemId, WalFileName};
 use crate::wal::check::{SegmentChecker, SegmentVerdict};
 
-/// A file up to this length is held in memory; a longer one is read twice.
-const IN_MEMORY: u64 = 64 << 20;
-const PIECE: usize = 1 << 20;
+/// A file up to this length is held in memory; a longer one is read twice. For one push at a time.
+pub const IN_MEMORY: u64 = 64 << 20;
+/// Digested and checked in pieces of this size, while they are in the processor's cache.
+const PIECE: usize = 256 << 10;
 /// A history or backup file is a few lines; more than this is something else.
 const LONGEST_TEXT: u64 = 16 << 20;
 
@@ -28,9 +29,35 @@ const LONGEST_TEXT: u64 = 16 << 20;
 pub struct LocalFile {
     pub name: WalFileName,
     pub content: Content,
+    pub bytes: u64,
     pub digest: Digest,
+    /// The file's before it was read and after.
+    pub fingerprint: Fingerprint,
     /// Where and why its records cannot be replayed.
     pub damage: Option<(Lsn, String)>,
+}
+
+/// What tells a file from another, or from itself after a change, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint {
+    pub device: u64,
+    pub inode: u64,
+    pub bytes: u64,
+    /// Seconds and nanoseconds.
+    pub mtime: (i64, i64),
+    pub ctime: (i64, i64),
+}
+
+impl Fingerprint {
+    pub fn of(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            bytes: meta.size(),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
 }
 
 /// Its bytes.
@@ -52,19 +79,25 @@ pub fn name_of(path: &Path) -> Result<WalFileName> {
     })
 }
 
-/// Reads and checks the file. Blocks.
-pub fn read(path: &Path, size: SegmentSize, system: SystemId) -> Result<LocalFile> {
+/// Reads and checks the file, and keeps it in memory if it has no more than `keep` bytes. Blocks.
+pub fn read(path: &Path, size: SegmentSize, system: SystemId, keep: u64) -> Result<LocalFile> {
     let name = name_of(path)?;
-    let first = read_once(path, name, size, system)?;
+    let first = read_once(path, name, size, system, keep)?;
     if first.damage.is_none() {
         return Ok(first);
     }
     // A flipped bit may have been in memory only.
     forget_cached(path);
-    read_once(path, name, size, system)
+    read_once(path, name, size, system, keep)
 }
 
-fn read_once(path: &Path, name: WalFileName, size: SegmentSize, system: SystemId) -> Result<LocalFile> {
+fn read_once(
+    path: &Path,
+    name: WalFileName,
+    size: SegmentSize,
+    system: SystemId,
+    keep: u64,
+) -> Result<LocalFile> {
     let cannot = |e| Error::io("cannot read the WAL file", path, e);
     let mut file = File::open(path).map_err(cannot)?;
     let before = file.metadata().map_err(cannot)?;
@@ -73,36 +106,42 @@ fn read_once(path: &Path, name: WalFileName, size: SegmentSize, system: SystemId
         WalFileName::Segment(s) | WalFileName::Partial(s) => Some(SegmentChecker::new(s, size, system)),
         WalFileName::BackupHistory(..) | WalFileName::History(_) => None,
     };
-    let keep = before.len() <= IN_MEMORY;
-    let mut kept = Vec::with_capacity(if keep { usize::try_from(before.len()).unwrap_or(0) } else { 0 });
-    let (mut sha256, mut piece, mut read) = (Sha256::new(), vec![0; PIECE], 0u64);
+    let keep = before.len() <= keep;
+    // Zeroed by the kernel, not by us: the bytes go straight into the one buffer that the file is sealed from.
+    let room = if keep { usize::try_from(before.len()).unwrap_or(usize::MAX) } else { PIECE };
+    let (mut bytes, mut filled) = (vec![0; room], 0);
+    let (mut sha256, mut read) = (Sha256::new(), 0u64);
     loop {
-        let n = match file.read(&mut piece) {
+        let end = bytes.len().min(filled + PIECE);
+        let n = match file.read(&mut bytes[filled..end]) {
             Ok(0) => break,
             Ok(n) => n,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(cannot(e)),
         };
-        let bytes = &piece[..n];
+        let piece = &bytes[filled..filled + n];
         read += n as u64;
-        sha256.update(bytes);
+        sha256.update(piece);
         if let Some(checker) = &mut checker {
-            checker.feed(bytes);
+            checker.feed(piece);
         }
         if keep {
-            kept.extend_from_slice(bytes);
+            filled += n;
         }
     }
-    let after = file.metadata().map_err(cannot)?;
-    if read != before.len() || fingerprint(&before) != fingerprint(&after) {
+    let fingerprint = Fingerprint::of(&before);
+    let after = Fingerprint::of(&file.metadata().map_err(cannot)?);
+    if read != before.len() || fingerprint != after {
         return Err(Error::new(Code::Io, "the WAL file changed while it was read")
             .at(path.display())
             .hint("PostgreSQL asks again by itself; if it goes on, find out what writes to this file"));
     }
     Ok(LocalFile {
         name,
-        content: if keep { Content::Memory(kept.into()) } else { Content::Disk(path.to_path_buf()) },
+        content: if keep { Content::Memory(bytes.into()) } else { Content::Disk(path.to_path_buf()) },
+        bytes: read,
         digest: Digest(sha256.finalize().into()),
+        fingerprint,
         damage: damage(name, checker)?,
     })
 }
@@ -132,10 +171,6 @@ fn check_length(path: &Path, name: WalFileName, length: u64, size: SegmentSize) 
     Err(Error::new(Code::WalMismatch, format!("the WAL file has {length} bytes and should have {expected}"))
         .at(path.display())
         .hint("it is cut off or another cluster's; PostgreSQL keeps it and asks again"))
-}
-
-fn fingerprint(meta: &Metadata) -> (u64, u64, u64, i64, i64, i64, i64) {
-    (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec())
 }
 
 fn forget_cached(path: &Path) {

@@ -1,17 +1,19 @@
 //! One repository of a push: opened, asked about the file, written to, asked again.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::file::{Content, LocalFile};
 use super::lanes::Order;
 use super::presence::{Presence, presence};
 use crate::codec::Identities;
 use crate::config::RepositoryConfig;
 use crate::error::{Code, Error, Result};
-use crate::model::{ClusterName, SegmentSize, ShortDigest, SystemId, WalFileName};
+use crate::model::{ClusterName, RepoName, SegmentSize, ShortDigest, SystemId, WalFileName};
 use crate::repository::configured::{self, Patience};
 use crate::repository::keys::wal::{WalObjectName, WalRoot};
 use crate::repository::open::system;
@@ -22,7 +24,7 @@ use crate::repository::{Repositories, Repository};
 
 /// What all repositories of a push share.
 #[derive(Debug)]
-pub(super) struct Goal {
+pub(in crate::archive) struct Goal {
     pub cluster: ClusterName,
     pub root: WalRoot,
     pub system: SystemId,
@@ -35,13 +37,14 @@ pub(super) struct Goal {
 
 /// A repository that was opened and asked about the file.
 #[derive(Debug)]
-pub(super) struct Looked {
+pub(in crate::archive) struct Looked {
     pub repository: Repository,
-    pub listing: WalListing,
+    /// Of the file's name, and perhaps of others.
+    pub listing: Arc<WalListing>,
 }
 
 /// The file, sealed, with all that is written beside it.
-pub(super) struct Cargo {
+pub(in crate::archive) struct Cargo {
     pub name: WalObjectName,
     /// None when the file is streamed.
     pub sealed: Option<Bytes>,
@@ -50,28 +53,37 @@ pub(super) struct Cargo {
 }
 
 /// Opens a repository, makes sure that it expects this cluster, and lists the file's name.
-pub(super) async fn look(config: &RepositoryConfig, goal: &Goal) -> Result<Looked> {
+pub(in crate::archive) async fn look(config: &RepositoryConfig, goal: &Goal) -> Result<Looked> {
     let patience = Patience { operation: Some(goal.patience), attempt: None };
     let opened = configured::open_these(std::slice::from_ref(config), patience).await;
     let repository = only_one(opened, config)?;
     let (storage, root) = (&*repository.storage, &goal.root);
-    let (document, listing) = tokio::try_join!(
-        system(&repository, &goal.cluster, goal.system),
+    let (expected, listing) = tokio::try_join!(
+        expects(&repository, &goal.cluster, goal.system, goal.size),
         WalListing::load_file(&repository.name, storage, root, goal.name)
     )?;
-    if document.wal_segment_bytes != goal.size {
-        return Err(Error::new(
-            Code::WalMismatch,
-            format!(
-                "the repository expects segments of {} bytes, and this cluster's have {}",
-                document.wal_segment_bytes.bytes(),
-                goal.size.bytes()
-            ),
-        )
-        .at(&repository.name)
-        .hint("pg_resetwal --wal-segsize makes a new history of a cluster: give it another name and `pgkeep init`"));
+    let () = expected;
+    Ok(Looked { repository, listing: Arc::new(listing) })
+}
+
+/// Makes sure that the repository expects this cluster with segments of this size.
+pub(in crate::archive) async fn expects(
+    repository: &Repository,
+    cluster: &ClusterName,
+    id: SystemId,
+    size: SegmentSize,
+) -> Result<()> {
+    let document = system(repository, cluster, id).await?;
+    if document.wal_segment_bytes == size {
+        return Ok(());
     }
-    Ok(Looked { repository, listing })
+    let (theirs, ours) = (document.wal_segment_bytes.bytes(), size.bytes());
+    Err(Error::new(
+        Code::WalMismatch,
+        format!("the repository expects segments of {theirs} bytes, and this cluster's have {ours}"),
+    )
+    .at(&repository.name)
+    .hint("pg_resetwal --wal-segsize makes a new history of a cluster: give it another name and `pgkeep init`"))
 }
 
 fn only_one(opened: Repositories, config: &RepositoryConfig) -> Result<Repository> {
@@ -110,17 +122,42 @@ pub(super) async fn go_along(
 }
 
 impl Cargo {
-    pub(super) fn digest(&self) -> ShortDigest {
+    /// Seals what is in memory; what is not is sealed while it is streamed.
+    pub(in crate::archive) async fn of(local: &LocalFile, sealer: Sealer) -> Result<Self> {
+        let mark = local.damage.as_ref().map(|(lsn, reason)| DamageMark {
+            lsn: *lsn,
+            reason: reason.clone(),
+            host: sealer.header.host.clone(),
+            found_at: sealer.header.archived_at,
+        });
+        let sealed = match &local.content {
+            Content::Memory(bytes) => Some(sealer.seal(bytes.clone()).await?),
+            Content::Disk(_) => None,
+        };
+        Ok(Self { name: WalObjectName::of_file(local.name, local.digest.short()), sealed, sealer, mark })
+    }
+    pub(in crate::archive) fn digest(&self) -> ShortDigest {
         self.name.digest()
     }
-    pub(super) fn is_damaged(&self) -> bool {
+    pub(in crate::archive) fn is_damaged(&self) -> bool {
         self.mark.is_some()
     }
 }
 
 /// Mark, file, second look. Warnings come back.
-pub(super) async fn write(looked: &Looked, goal: &Goal, cargo: &Cargo) -> Result<Vec<String>> {
-    let mut warnings = mark(looked, goal, cargo).await?;
+pub(in crate::archive) async fn write(looked: &Looked, goal: &Goal, cargo: &Cargo) -> Result<Vec<String>> {
+    let (placed, mut warnings) = place(looked, goal, cargo).await?;
+    warnings.extend(confirm(looked, goal, cargo, placed).await?);
+    Ok(warnings)
+}
+
+/// Mark and file; nobody may be told yes before [`confirm`].
+pub(in crate::archive) async fn place(
+    looked: &Looked,
+    goal: &Goal,
+    cargo: &Cargo,
+) -> Result<(Placed, Vec<String>)> {
+    let warnings = mark(looked, goal, cargo).await?;
     let Some(sealed) = cargo.sealed.clone() else {
         return Err(Error::internal("a streamed file is written as a whole"));
     };
@@ -131,12 +168,11 @@ pub(super) async fn write(looked: &Looked, goal: &Goal, cargo: &Cargo) -> Result
     let Some((_, placed)) = placed.into_iter().next() else {
         return Err(Error::internal("a write without a result"));
     };
-    warnings.extend(confirm(looked, goal, cargo, placed?).await?);
-    Ok(warnings)
+    Ok((placed?, warnings))
 }
 
 /// Writes the mark of a damaged segment, unless it is there from an earlier try.
-pub(super) async fn mark(looked: &Looked, goal: &Goal, cargo: &Cargo) -> Result<Vec<String>> {
+pub(in crate::archive) async fn mark(looked: &Looked, goal: &Goal, cargo: &Cargo) -> Result<Vec<String>> {
     let (Some(mark), WalObjectName::Segment { segment, digest }) = (&cargo.mark, cargo.name) else {
         return Ok(Vec::new());
     };
@@ -158,7 +194,21 @@ pub(super) async fn mark(looked: &Looked, goal: &Goal, cargo: &Cargo) -> Result<
 
 /// The second look: the store shows the object with the length that was sent, and whether somebody else has written
 /// other content meanwhile.
-pub(super) async fn confirm(
+pub(in crate::archive) async fn confirm(
+    looked: &Looked,
+    goal: &Goal,
+    cargo: &Cargo,
+    placed: Placed,
+) -> Result<Vec<String>> {
+    let repository = &looked.repository;
+    let listing =
+        WalListing::load_file(&repository.name, &*repository.storage, &goal.root, goal.name).await?;
+    confirm_in(&listing, looked, goal, cargo, placed).await
+}
+
+/// The same from a listing that was begun after the write.
+pub(in crate::archive) async fn confirm_in(
+    listing: &WalListing,
     looked: &Looked,
     goal: &Goal,
     cargo: &Cargo,
@@ -166,8 +216,6 @@ pub(super) async fn confirm(
 ) -> Result<Vec<String>> {
     let repository = &looked.repository;
     let key = goal.root.key(cargo.name, cargo.sealer.sealing());
-    let listing =
-        WalListing::load_file(&repository.name, &*repository.storage, &goal.root, goal.name).await?;
     let listed = listing
         .object(goal.name, cargo.digest())
         .and_then(|object| object.copies.iter().find(|copy| copy.key == key))
@@ -187,7 +235,7 @@ pub(super) async fn confirm(
             format!("the store shows {bytes} bytes of {} that were sent", stored.bytes),
         )
         .at(place())),
-        _ => match presence(&listing, goal.name, cargo.digest(), cargo.is_damaged()) {
+        _ => match presence(listing, goal.name, cargo.digest(), cargo.is_damaged()) {
             Presence::Present { others } | Presence::Conflict { others } => {
                 Ok(others_warning(looked, &others))
             }
@@ -197,7 +245,7 @@ pub(super) async fn confirm(
 }
 
 /// For a name that holds our content and others besides.
-pub(super) fn others_warning(looked: &Looked, others: &[ShortDigest]) -> Vec<String> {
+pub(in crate::archive) fn others_warning(looked: &Looked, others: &[ShortDigest]) -> Vec<String> {
     if others.is_empty() {
         return Vec::new();
     }
@@ -214,7 +262,7 @@ fn taken(place: &str) -> Error {
 }
 
 /// The refusal, with the name of the host that wrote the other content where its header can be opened.
-pub(super) async fn conflict(
+pub(in crate::archive) async fn conflict(
     looked: &Looked,
     goal: &Goal,
     others: &[ShortDigest],
@@ -239,4 +287,9 @@ pub(super) async fn conflict(
          the cluster: set archive_mode = off on the other, or give it a cluster name of its own. If this server is the \
          right one, its {name} stays in pg_wal until then"
     ))
+}
+
+/// What is said of an optional repository that did not come along.
+pub(in crate::archive) fn behind(name: &RepoName, why: &str) -> String {
+    format!("optional repository {name} was left behind: {why}")
 }

@@ -18,11 +18,11 @@ use super::{Report, Request};
 use crate::codec::Identities;
 use crate::config::RepositoryConfig;
 use crate::error::{Error, Result};
-use crate::model::{RepoName, SegmentSize, ShortDigest, SystemId, Timestamp, WalFileName};
+use crate::model::{RepoName, SegmentSize, SystemId, WalFileName};
 use crate::repository::Repository;
 use crate::repository::configured;
-use crate::repository::keys::wal::{WalObjectName, WalRoot};
-use crate::repository::wal_object::{self, DamageMark, Placement, Plain, Sealer};
+use crate::repository::keys::wal::WalRoot;
+use crate::repository::wal_object::{self, Placement, Plain, Sealer};
 use crate::util::failpoint;
 
 /// What an optional lane is told.
@@ -45,7 +45,6 @@ pub(super) struct Lanes {
     grace: Duration,
     /// Only for the name of a host in a message.
     identities: Option<Identities>,
-    now: Timestamp,
 }
 
 /// Refuses a configuration that does not say who may read the archive.
@@ -93,7 +92,6 @@ impl Lanes {
             order,
             grace: request.config.archive.optional_grace,
             identities: configured::identities(request.config).ok().flatten(),
-            now: request.now,
         })
     }
 
@@ -122,7 +120,7 @@ impl Lanes {
         let shipped = !lacking.is_empty();
         if shipped {
             failpoint::reach("push-before-upload")?;
-            let cargo = Arc::new(self.cargo(&local, digest, sealer).await?);
+            let cargo = Arc::new(Cargo::of(&local, sealer).await?);
             warnings.extend(match &local.content {
                 Content::Memory(_) => self.write(&lacking, cargo).await?,
                 Content::Disk(path) => self.stream(&lacking, &cargo, path).await?,
@@ -131,20 +129,6 @@ impl Lanes {
         }
         failpoint::reach("push-before-answer")?;
         Ok(Report { name: local.name, shipped, damage: local.damage, warnings })
-    }
-
-    async fn cargo(&self, local: &LocalFile, digest: ShortDigest, sealer: Sealer) -> Result<Cargo> {
-        let mark = local.damage.as_ref().map(|(lsn, reason)| DamageMark {
-            lsn: *lsn,
-            reason: reason.clone(),
-            host: sealer.header.host.clone(),
-            found_at: self.now,
-        });
-        let sealed = match &local.content {
-            Content::Memory(bytes) => Some(sealer.seal(bytes.clone(), digest).await?),
-            Content::Disk(_) => None,
-        };
-        Ok(Cargo { name: WalObjectName::of_file(local.name, digest), sealed, sealer, mark })
     }
 
     /// Everything at once: the required ones are waited for, the optional ones only as long as the grace.
@@ -176,7 +160,7 @@ impl Lanes {
             match self.confirm(looked, cargo, (repo, outcome)).await {
                 Ok(more) => warnings.extend(more),
                 Err(e) if looked.repository.required => return Err(e),
-                Err(e) => warnings.push(behind(&looked.repository.name, &e.to_string())),
+                Err(e) => warnings.push(lane::behind(&looked.repository.name, &e.to_string())),
             }
         }
         Ok(warnings)
@@ -196,20 +180,16 @@ impl Lanes {
                     ready.extend(looked);
                     warnings.extend(said);
                 }
-                Ok(Ok(Err(e))) => warnings.push(behind(name, &e.to_string())),
-                Ok(Err(e)) => warnings.push(behind(name, &e.to_string())),
+                Ok(Ok(Err(e))) => warnings.push(lane::behind(name, &e.to_string())),
+                Ok(Err(e)) => warnings.push(lane::behind(name, &e.to_string())),
                 Err(_) => {
                     task.abort();
                     let grace = humantime::format_duration(self.grace);
-                    warnings.push(behind(name, &format!("not done {grace} after the required ones")));
+                    warnings.push(lane::behind(name, &format!("not done {grace} after the required ones")));
                 }
             }
         }
         self.optional.clear();
         (ready, warnings)
     }
-}
-
-fn behind(name: &RepoName, why: &str) -> String {
-    format!("optional repository {name} was left behind: {why}")
 }
