@@ -206,7 +206,8 @@ impl Shipper {
             // Plain and sealed.
             short => u32::try_from(2 * (short >> 20)).unwrap_or(MEMORY_MIB),
         };
-        let memory = self.memory.clone().acquire_many_owned(mib.clamp(1, MEMORY_MIB)).await.map_err(closed)?;
+        let memory =
+            self.memory.clone().acquire_many_owned(mib.clamp(1, MEMORY_MIB)).await.map_err(closed)?;
         Ok(Place { worker, memory, _count: Count::one(&self.under_way) })
     }
 

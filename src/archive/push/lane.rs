@@ -83,7 +83,9 @@ pub(in crate::archive) async fn expects(
         format!("the repository expects segments of {theirs} bytes, and this cluster's have {ours}"),
     )
     .at(&repository.name)
-    .hint("pg_resetwal --wal-segsize makes a new history of a cluster: give it another name and `pgkeep init`"))
+    .hint(
+        "pg_resetwal --wal-segsize makes a new history of a cluster: give it another name and `pgkeep init`",
+    ))
 }
 
 fn only_one(opened: Repositories, config: &RepositoryConfig) -> Result<Repository> {

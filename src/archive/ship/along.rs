@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::Target;
 use super::super::push::lane::{self, Cargo, Goal, Looked};
 use super::super::push::{Presence, presence};
+use super::Target;
 use crate::error::{Code, Error, Result};
 use crate::model::WalFileName;
 
@@ -44,11 +44,10 @@ impl Along {
         let looked = target.look(goal.name, std::future::ready(())).await?;
         match presence(&looked.listing, goal.name, cargo.digest(), cargo.is_damaged()) {
             Presence::Present { others } => Ok(lane::others_warning(&looked, &others)),
-            Presence::Conflict { .. } => Err(Error::new(
-                Code::WalConflict,
-                "the archive holds other content under this file's name",
-            )
-            .at(target.repository.place(&goal.name.to_string()))),
+            Presence::Conflict { .. } => {
+                Err(Error::new(Code::WalConflict, "the archive holds other content under this file's name")
+                    .at(target.repository.place(&goal.name.to_string())))
+            }
             Presence::Absent => {
                 let (placed, mut warnings) = lane::place(&looked, goal, cargo).await?;
                 let now = target.look(goal.name, std::future::ready(())).await?;

@@ -75,7 +75,8 @@ impl Lister {
         let mut places: BTreeMap<String, String> = BTreeMap::new();
         for (file, _) in asked {
             let prefix = self.root.file_prefix(*file);
-            let directory = prefix.rsplit_once('/').map_or(String::new(), |(directory, _)| directory.to_owned());
+            let directory =
+                prefix.rsplit_once('/').map_or(String::new(), |(directory, _)| directory.to_owned());
             let common = places.get(&directory).map_or_else(|| prefix.clone(), |c| common_prefix(c, &prefix));
             places.insert(directory, common);
         }
