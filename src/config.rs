@@ -17,8 +17,10 @@ use crate::model::{ClusterName, RepoName};
 mod across;
 mod agent;
 pub mod alerts;
+pub mod jobs;
 mod reader;
 pub mod reference;
+pub mod schedule;
 mod secret;
 mod sections;
 mod value;
@@ -26,6 +28,8 @@ mod value;
 pub use agent::AgentConfig;
 pub use alerts::{AlertsConfig, HeartbeatConfig, SinkConfig};
 pub use secret::{Guarded, Secret};
+pub use jobs::{JobConfig, JobWork, RunOn};
+pub use schedule::Schedule;
 
 /// A configuration that has been checked.
 #[derive(Debug, Clone)]
@@ -49,6 +53,8 @@ pub struct Config {
     pub alert_sinks: Vec<SinkConfig>,
     pub heartbeat: Option<HeartbeatConfig>,
     pub agent: AgentConfig,
+    /// In the order of the file; their names differ.
+    pub jobs: Vec<JobConfig>,
 }
 
 /// `[cluster.NAME]`
@@ -156,6 +162,8 @@ pub struct BackupConfig {
     pub workers: usize,
     /// zstd's level.
     pub compression: i32,
+    /// The agent takes a new full backup when WAL is lost or damaged that no later one covers.
+    pub after_damage: bool,
 }
 
 /// `[archive]`

@@ -13,7 +13,7 @@ pub mod time;
 pub use backup_id::{BackupId, BackupKind};
 pub use digest::{Digest, ShortDigest};
 pub use lsn::{Lsn, SystemId, TimelineId, Xid};
-pub use names::{ClusterName, PgMajor, RepoName};
+pub use names::{ClusterName, JobName, PgMajor, RepoName};
 pub use segment::{SegmentName, SegmentSize, WalFileName};
 pub use severity::Severity;
 pub use target::{Inclusion, Target, TargetTimeline};

@@ -3,9 +3,10 @@
 //! reader know the same keys, and that the committed files are fresh.
 
 mod alerts;
+mod jobs;
 
 /// Areas with a table of their own, in the order in which they are printed after those of this file.
-const AREAS: &[(&[SectionDoc], &[KeyDoc])] = &[(alerts::SECTIONS, alerts::KEYS)];
+const AREAS: &[(&[SectionDoc], &[KeyDoc])] = &[(jobs::SECTIONS, jobs::KEYS), (alerts::SECTIONS, alerts::KEYS)];
 
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -167,6 +168,8 @@ const KEYS: &[KeyDoc] = &[
 
     key(BACKUP, "workers", "number", "one per core, at most 8", "2", "Packs compressed and encrypted at once."),
     key(BACKUP, "compression", "number", "2", "2", "zstd's level, 1 to 19. Up to 5 it changes speed more than size."),
+    key(BACKUP, "after_damage", "yes/no", "true", "true",
+        "The agent takes a new full backup when WAL was lost or damaged: without one, nothing after it can be restored."),
 
     key(ARCHIVE, "push_deadline", "duration", "\"60s\"", "\"60s\"",
         "`wal push` fails after this, and PostgreSQL tries again: a store that hangs must not hang archiving."),

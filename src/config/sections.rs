@@ -8,13 +8,14 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::reader::{Faults, Section};
+use super::jobs;
 use super::{
     ArchiveConfig, BackupConfig, ChecksumMode, ClusterConfig, Config, CredentialsConfig, EncryptionConfig,
     RepositoryConfig, RestoreConfig, ServiceCommands, StoreConfig,
 };
 use crate::model::{ClusterName, RepoName};
 
-const NAME_RULE: &str = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit";
+pub(super) const NAME_RULE: &str = "1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit";
 
 /// None only when there were faults.
 pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
@@ -46,6 +47,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
     let alert_sinks = super::alerts::sinks(&mut root);
     let heartbeat = root.table("heartbeat").and_then(super::alerts::heartbeat);
     let agent = super::agent::read(root.table("agent"));
+    let jobs = jobs::read(&mut root, &clusters);
     root.finish();
     Some(Config {
         path: path.to_owned(),
@@ -61,6 +63,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
         alert_sinks,
         heartbeat,
         agent,
+        jobs,
     })
 }
 
@@ -305,11 +308,12 @@ fn level(section: &mut Section<'_>) -> i32 {
 }
 
 fn backup(section: Option<Section<'_>>) -> BackupConfig {
-    let defaults = BackupConfig { workers: default_workers(), compression: COMPRESSION };
+    let defaults = BackupConfig { workers: default_workers(), compression: COMPRESSION, after_damage: true };
     let Some(mut section) = section else { return defaults };
     let config = BackupConfig {
         workers: section.integer("workers", 1..=64).map_or(defaults.workers, |n| n as usize),
         compression: level(&mut section),
+        after_damage: section.boolean("after_damage").unwrap_or(defaults.after_damage),
     };
     section.finish();
     config

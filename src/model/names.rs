@@ -42,6 +42,10 @@ name_type!(
     /// `[[repository]] name = "…"`.
     RepoName
 );
+name_type!(
+    /// `[[job]] name = "…"`.
+    JobName
+);
 
 /// PostgreSQL's major version: 14 to 18.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,0 +1,91 @@
+//! Jobs as they stand in a file.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::config::Config;
+
+const HEAD: &str = r#"encryption = "none"
+[cluster.main]
+connection = "host=/tmp"
+[[repository]]
+name = "disk"
+url = "file:///srv/pgkeep"
+"#;
+
+fn parse(jobs: &str) -> crate::error::Result<Vec<JobConfig>> {
+    Ok(Config::parse(Path::new("/etc/pgkeep/pgkeep.toml"), &format!("{HEAD}{jobs}"))?.jobs)
+}
+
+#[test]
+fn a_job_needs_a_name_a_kind_and_a_schedule() {
+    let jobs = parse("[[job]]\nname = \"nightly\"\nkind = \"full\"\nschedule = \"0 2 * * *\"\n").unwrap();
+    let [job] = jobs.as_slice() else { panic!("{jobs:?}") };
+    assert_eq!((job.name.as_str(), job.cluster.as_str(), &job.work), ("nightly", "main", &JobWork::Full));
+    assert_eq!(job.schedule.to_string(), "0 2 * * * UTC");
+    assert_eq!((job.retries, job.catch_up, job.run_on), (2, true, RunOn::Any));
+}
+
+#[test]
+fn everything_about_a_job_can_be_said() {
+    let jobs = parse(
+        r#"[[job]]
+name = "hourly"
+kind = "full"
+cluster = "main"
+schedule = "0  8-18 * * 1-5"
+time_zone = "Europe/Berlin"
+jitter = "2m"
+retries = 0
+retry_after = "10s"
+deadline = "3h"
+catch_up = false
+run_on = "standby"
+standby_grace = "1m"
+"#,
+    )
+    .unwrap();
+    let job = &jobs[0];
+    assert_eq!(job.schedule.to_string(), "0 8-18 * * 1-5 Europe/Berlin");
+    assert_eq!((job.jitter, job.deadline), (Duration::from_mins(2), Duration::from_hours(3)));
+    assert_eq!((job.retries, job.retry_after), (0, Duration::from_secs(10)));
+    assert_eq!((job.catch_up, job.run_on, job.standby_grace), (false, RunOn::Standby, Duration::from_mins(1)));
+}
+
+#[test]
+fn every_fault_of_a_job_is_at_its_line() {
+    let error = parse(
+        r#"[[job]]
+name = "Nightly"
+kind = "ful"
+schedule = "0 0 30 2 *"
+[[job]]
+name = "a"
+kind = "full"
+schedule = "0 25 * * *"
+time_zone = "Europe/Berlim"
+cluster = "mian"
+[[job]]
+name = "a"
+kind = "full"
+schedule = "0 0 2 * * *"
+run_on = "replica"
+jitter = "5"
+databases = ["app"]
+[[job]]
+"#,
+    )
+    .unwrap_err();
+    insta::assert_snapshot!(error.what());
+}
+
+#[test]
+fn with_several_clusters_a_job_names_its_own() {
+    let job = "[[job]]\nname = \"a\"\nkind = \"full\"\nschedule = \"@daily\"\n";
+    let second = "[cluster.other]\nconnection = \"host=/tmp\"\n";
+    let error = parse(&format!("{second}{job}")).unwrap_err();
+    assert!(error.what().contains("job.a.cluster: is missing; several are configured: main, other"), "{error}");
+    let jobs = parse(&format!("{second}{job}cluster = \"other\"\n")).unwrap();
+    assert_eq!(jobs[0].cluster.as_str(), "other");
+}
