@@ -27,9 +27,9 @@ mod value;
 
 pub use agent::AgentConfig;
 pub use alerts::{AlertsConfig, HeartbeatConfig, SinkConfig};
-pub use secret::{Guarded, Secret};
 pub use jobs::{JobConfig, JobWork, RunOn};
 pub use schedule::Schedule;
+pub use secret::{Guarded, Secret};
 
 /// A configuration that has been checked.
 #[derive(Debug, Clone)]

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
+use super::ClusterConfig;
 use super::reader::Section;
 use super::schedule::Schedule;
 use super::sections::NAME_RULE;
-use super::ClusterConfig;
 use crate::model::{BackupKind, ClusterName, JobName};
 
 /// A `[[job]]`.

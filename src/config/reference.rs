@@ -6,7 +6,8 @@ mod alerts;
 mod jobs;
 
 /// Areas with a table of their own, in the order in which they are printed after those of this file.
-const AREAS: &[(&[SectionDoc], &[KeyDoc])] = &[(jobs::SECTIONS, jobs::KEYS), (alerts::SECTIONS, alerts::KEYS)];
+const AREAS: &[(&[SectionDoc], &[KeyDoc])] =
+    &[(jobs::SECTIONS, jobs::KEYS), (alerts::SECTIONS, alerts::KEYS)];
 
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
-use super::reader::{Faults, Section};
 use super::jobs;
+use super::reader::{Faults, Section};
 use super::{
     ArchiveConfig, BackupConfig, ChecksumMode, ClusterConfig, Config, CredentialsConfig, EncryptionConfig,
     RepositoryConfig, RestoreConfig, ServiceCommands, StoreConfig,

@@ -50,7 +50,10 @@ standby_grace = "1m"
     assert_eq!(job.schedule.to_string(), "0 8-18 * * 1-5 Europe/Berlin");
     assert_eq!((job.jitter, job.deadline), (Duration::from_mins(2), Duration::from_hours(3)));
     assert_eq!((job.retries, job.retry_after), (0, Duration::from_secs(10)));
-    assert_eq!((job.catch_up, job.run_on, job.standby_grace), (false, RunOn::Standby, Duration::from_mins(1)));
+    assert_eq!(
+        (job.catch_up, job.run_on, job.standby_grace),
+        (false, RunOn::Standby, Duration::from_mins(1))
+    );
 }
 
 #[test]
@@ -85,7 +88,10 @@ fn with_several_clusters_a_job_names_its_own() {
     let job = "[[job]]\nname = \"a\"\nkind = \"full\"\nschedule = \"@daily\"\n";
     let second = "[cluster.other]\nconnection = \"host=/tmp\"\n";
     let error = parse(&format!("{second}{job}")).unwrap_err();
-    assert!(error.what().contains("job.a.cluster: is missing; several are configured: main, other"), "{error}");
+    assert!(
+        error.what().contains("job.a.cluster: is missing; several are configured: main, other"),
+        "{error}"
+    );
     let jobs = parse(&format!("{second}{job}cluster = \"other\"\n")).unwrap();
     assert_eq!(jobs[0].cluster.as_str(), "other");
 }

@@ -65,19 +65,22 @@ fn a_skipped_local_time_runs_once_at_the_next_valid_minute() {
         ("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", vec!["03-29 01:00"]),
         ("*/10 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", vec!["03-29 01:00"]),
         ("0 2,3 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", vec!["03-29 01:00"]),
-        ("0 1-4 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", vec![
-            "03-29 00:00",
-            "03-29 01:00",
-            "03-29 02:00",
-        ]),
+        (
+            "0 1-4 * * *",
+            "Europe/Berlin",
+            "2026-03-28T12:00:00Z",
+            vec!["03-29 00:00", "03-29 01:00", "03-29 02:00"],
+        ),
         // New York, 8 March 2026: 02:00 EST is 03:00 EDT (07:00 UTC).
         ("15 2 * * *", "America/New_York", "2026-03-07T20:00:00Z", vec!["03-08 07:00"]),
         // Lord Howe, 4 October 2026: 02:00 (+10:30) is 02:30 (+11), 15:30 UTC of the day before.
         ("0 2 * * *", "Australia/Lord_Howe", "2026-10-03T00:00:00Z", vec!["10-03 15:30"]),
-        ("0,15,30,45 2 * * *", "Australia/Lord_Howe", "2026-10-03T00:00:00Z", vec![
-            "10-03 15:30",
-            "10-03 15:45",
-        ]),
+        (
+            "0,15,30,45 2 * * *",
+            "Australia/Lord_Howe",
+            "2026-10-03T00:00:00Z",
+            vec!["10-03 15:30", "10-03 15:45"],
+        ),
     ] {
         let until = at(day).plus(std::time::Duration::from_hours(20)).to_string();
         assert_eq!(between(&schedule(text, zone), day, &until), expected, "{text} {zone}");
@@ -90,11 +93,12 @@ fn a_doubled_local_time_runs_once_at_its_first() {
         // Berlin, 25 October 2026: 03:00 CEST is 02:00 CET (01:00 UTC). 02:30 is at 00:30 and 01:30 UTC.
         ("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", vec!["10-25 00:30"]),
         ("*/30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", vec!["10-25 00:00", "10-25 00:30"]),
-        ("0 1-3 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", vec![
-            "10-24 23:00",
-            "10-25 00:00",
-            "10-25 02:00",
-        ]),
+        (
+            "0 1-3 * * *",
+            "Europe/Berlin",
+            "2026-10-24T12:00:00Z",
+            vec!["10-24 23:00", "10-25 00:00", "10-25 02:00"],
+        ),
         // New York, 1 November 2026: 01:30 is at 05:30 and 06:30 UTC.
         ("30 1 * * *", "America/New_York", "2026-10-31T20:00:00Z", vec!["11-01 05:30"]),
         // Lord Howe, 5 April 2026: 02:00 (+11) is 01:30 (+10:30), 15:00 UTC of the day before.
