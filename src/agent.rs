@@ -12,8 +12,12 @@
 
 pub mod board;
 pub mod control;
+#[cfg(test)]
+mod example;
+pub mod exposure;
 pub mod hub;
 pub mod identity;
+pub mod metrics;
 pub mod run;
 pub mod services;
 pub mod state;
