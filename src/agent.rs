@@ -15,9 +15,11 @@ pub mod control;
 #[cfg(test)]
 mod example;
 pub mod exposure;
+pub mod http;
 pub mod hub;
 pub mod identity;
 pub mod metrics;
+pub mod readiness;
 pub mod run;
 pub mod services;
 pub mod state;

@@ -20,6 +20,9 @@ pub struct Snapshot {
     pub version: String,
     pub host: String,
     pub started_at: Timestamp,
+    /// Where metrics are served.
+    #[serde(default)]
+    pub http: Option<String>,
     #[serde(default)]
     pub clusters: BTreeMap<ClusterName, ClusterFacts>,
     #[serde(default)]
@@ -280,6 +283,7 @@ impl Board {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: crate::util::host::name(),
             started_at,
+            http: None,
             clusters: BTreeMap::new(),
             repositories: BTreeMap::new(),
             jobs: BTreeMap::new(),
