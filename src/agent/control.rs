@@ -52,11 +52,14 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub enum Request {
     /// Who is there, and since when.
     Ping,
+    /// Everything on the board.
+    Status,
 }
 
 async fn answer(services: &Services, request: Request, _replies: &mut Replies) -> Result<Value> {
     match request {
         Request::Ping => Ok(ping(services)),
+        Request::Status => Ok(json!({ "snapshot": services.hub.board.snapshot() })),
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::services::Services;
 use super::supervisor::{self, Task};
-use super::{Board, Hub, State, control};
+use super::{Board, Hub, State, control, http};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::util::clock::Clock;
@@ -30,7 +30,9 @@ pub struct Start {
 
 /// Every task of a generation; a line for each.
 fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
-    vec![control::task(services, listener)]
+    let mut tasks = vec![control::task(services, listener)];
+    tasks.extend(http::task(&services.hub));
+    tasks
 }
 
 /// Runs until the token is cancelled and everything has ended.

@@ -15,6 +15,6 @@ pub struct Services {
 
 impl Services {
     pub fn new(hub: &Hub, generation: u64) -> Self {
-        Self { hub: hub.clone(), stores: Stores::new(&hub.config), generation }
+        Self { hub: hub.clone(), stores: Stores::new(hub), generation }
     }
 }

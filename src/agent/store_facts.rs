@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Hub;
 use super::board::{Board, Failure, OperationFacts, StoreFacts};
 use crate::error::Error;
 use crate::model::{RepoName, Timestamp};
@@ -31,6 +32,22 @@ impl BoardObserver {
         let now = self.clock.now();
         self.board.repository(&self.repository, |facts| change(facts, now));
     }
+}
+
+/// With a new configuration: its repositories are on the board, and no others.
+pub fn begin(hub: &Hub) {
+    hub.board.update(|all| {
+        all.repositories.retain(|name, _| hub.config.repositories.iter().any(|r| r.name == *name));
+        for repository in &hub.config.repositories {
+            all.repositories.entry(repository.name.clone()).or_default().required = repository.required;
+        }
+    });
+}
+
+/// A store may answer and hold no repository, or fail before it is asked anything.
+pub fn not_opened(hub: &Hub, repository: &RepoName, error: &Error) {
+    let failure = failure(hub.clock.now(), error);
+    hub.board.repository(repository, |facts| facts.failure = Some(failure));
 }
 
 impl Observer for BoardObserver {

@@ -11,7 +11,8 @@ use futures::future::join_all;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, RepositoryConfig};
+use super::{Hub, store_facts};
+use crate::config::RepositoryConfig;
 use crate::error::{Code, Error, Result};
 use crate::model::RepoName;
 use crate::repository::{Repositories, Repository, configured};
@@ -27,6 +28,8 @@ pub struct Stores(Arc<Vec<Slot>>);
 
 struct Slot {
     config: RepositoryConfig,
+    /// Whose board says how the store answers.
+    hub: Hub,
     state: Mutex<State>,
 }
 
@@ -39,10 +42,14 @@ enum State {
 
 impl Stores {
     /// Opens nothing yet.
-    pub fn new(config: &Config) -> Self {
-        let slot =
-            |config: &RepositoryConfig| Slot { config: config.clone(), state: Mutex::new(State::Closed) };
-        Self(Arc::new(config.repositories.iter().map(slot).collect()))
+    pub fn new(hub: &Hub) -> Self {
+        store_facts::begin(hub);
+        let slot = |config: &RepositoryConfig| Slot {
+            config: config.clone(),
+            hub: hub.clone(),
+            state: Mutex::new(State::Closed),
+        };
+        Self(Arc::new(hub.config.repositories.iter().map(slot).collect()))
     }
 
     /// Every configured repository, opened or with the reason why not.
@@ -89,18 +96,23 @@ impl Slot {
                 State::Closed | State::Failed { .. } => *state = State::Trying(self.begin()),
                 State::Trying(attempt) => {
                     let Ok(ended) = tokio::time::timeout(PATIENCE, attempt).await else {
-                        return Err(self.hangs());
+                        let error = self.hangs();
+                        store_facts::not_opened(&self.hub, &self.config.name, &error);
+                        return Err(error);
                     };
                     let opened = ended
                         .unwrap_or_else(|e| Err(Error::internal("opening a repository panicked").because(e)));
                     *state = match opened {
                         Ok(repository) => State::Open(repository),
-                        Err(error) => State::Failed {
-                            at: Instant::now(),
-                            code: error.code(),
-                            what: error.to_string(),
-                            hint: error.hint_text().map(str::to_owned),
-                        },
+                        Err(error) => {
+                            store_facts::not_opened(&self.hub, &self.config.name, &error);
+                            State::Failed {
+                                at: Instant::now(),
+                                code: error.code(),
+                                what: error.to_string(),
+                                hint: error.hint_text().map(str::to_owned),
+                            }
+                        }
                     };
                 }
             }
@@ -110,8 +122,10 @@ impl Slot {
     /// A task of its own: a caller that gives up does not make the next one begin anew.
     fn begin(&self) -> JoinHandle<Result<Repository>> {
         let config = self.config.clone();
+        let observer = store_facts::BoardObserver::of(&self.hub.board, &self.hub.clock, &config.name);
         tokio::spawn(async move {
-            let storage = configured::open_store(&config, configured::Patience::default()).await?;
+            let patience = configured::Patience::default();
+            let storage = configured::open_store_observed(&config, patience, Some(observer)).await?;
             Repository::open(config.name, config.required, storage).await
         })
     }

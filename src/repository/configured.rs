@@ -34,7 +34,16 @@ pub fn store_settings(config: &RepositoryConfig, patience: Patience) -> Result<S
 
 /// Opens the store of a configured repository; nothing is read from it yet. Needs a runtime.
 pub async fn open_store(config: &RepositoryConfig, patience: Patience) -> Result<Arc<dyn Storage>> {
-    storage::open(&store_settings(config, patience)?).await
+    open_store_observed(config, patience, None).await
+}
+
+/// The same, with somebody who is told of every request.
+pub async fn open_store_observed(
+    config: &RepositoryConfig,
+    patience: Patience,
+    observer: Option<Arc<dyn Observer>>,
+) -> Result<Arc<dyn Storage>> {
+    storage::open_observed(&store_settings(config, patience)?, observer).await
 }
 
 /// The configured repositories that a command works with. `only` (`--repo`) is then the one required repository.
@@ -63,10 +72,7 @@ pub async fn open_observed(
 ) -> Repositories {
     let mut candidates = Vec::with_capacity(repositories.len());
     for repository in repositories {
-        let storage = match store_settings(repository, patience) {
-            Ok(settings) => storage::open_observed(&settings, observer(&repository.name)).await,
-            Err(e) => Err(e),
-        };
+        let storage = open_store_observed(repository, patience, observer(&repository.name)).await;
         let (name, required) = (repository.name.clone(), repository.required);
         candidates.push(Candidate { name, required, storage });
     }
