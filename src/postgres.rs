@@ -20,6 +20,7 @@
 //! drop) or a backup session that PostgreSQL ends by itself when the connection closes.
 
 mod alter_system;
+pub mod archive_format;
 pub mod archiver;
 pub mod as_owner;
 pub mod backup_session;
@@ -27,6 +28,7 @@ pub mod checksum;
 pub mod connect;
 pub mod conninfo;
 pub mod control_file;
+pub mod dump_tool;
 pub mod facts;
 pub mod history;
 pub mod instance;
@@ -37,8 +39,10 @@ pub mod scan;
 pub mod service;
 pub mod session;
 pub mod settings;
+pub mod snapshot;
 mod tls;
 pub mod tools;
+pub mod user_tables;
 
 pub use archiver::ArchiverState;
 pub use backup_session::{BackupSession, BackupStart, BackupStop};
@@ -47,4 +51,5 @@ pub use conninfo::ConnInfo;
 pub use facts::{ServerFacts, TablespaceFact};
 pub use scan::{EntryKind, Fork, RelationFile, Scan, ScanEntry, scan};
 pub use session::Session;
+pub use snapshot::{Snapshot, TableName};
 pub use tools::Tools;

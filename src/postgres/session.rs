@@ -4,6 +4,8 @@
 //! connection is not used again, for nobody knows what it would answer next. A lost session says so at the next
 //! call.
 
+mod copy_out;
+
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +14,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
 use tokio_postgres::{Client, Connection, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+pub use copy_out::CopyOut;
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Lsn, PgMajor, SystemId, Timestamp};
@@ -33,6 +37,10 @@ pub const LOCK_CLASS: i32 = 1_885_825_904;
 pub const LOCK_BACKUP: i32 = 1;
 /// One expiry at a time.
 pub const LOCK_EXPIRE: i32 = 2;
+/// One dump at a time, one schema, one export of tables: they disturb neither each other nor a base backup.
+pub const LOCK_DUMP: i32 = 11;
+pub const LOCK_SCHEMA: i32 = 12;
+pub const LOCK_TABLES: i32 = 13;
 
 pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
@@ -243,7 +251,12 @@ impl Session {
             return Error::new(Code::Sql, format!("cannot {doing}: {}", chain(e))).at(&self.place);
         };
         let denied = db.code().code() == "42501";
-        let code = if denied { Code::NotReady } else { Code::Sql };
+        let code = match db.code().code() {
+            "42501" => Code::NotReady,
+            // lock_not_available
+            "55P03" => Code::Busy,
+            _ => Code::Sql,
+        };
         let detail = db.detail().map(|d| format!(" ({d})")).unwrap_or_default();
         let error = Error::new(code, format!("cannot {doing}: {}{detail}", db.message())).at(&self.place);
         match (denied, db.hint()) {

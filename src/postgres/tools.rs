@@ -29,11 +29,21 @@ pub struct Tools {
 impl Tools {
     /// Finds tools of `major`. `running` is the program of the running server ([`super::service::server_program`]).
     pub async fn find(major: PgMajor, bin_directory: Option<&Path>, running: Option<&Path>) -> Result<Self> {
+        Self::find_with("postgres", major, bin_directory, running).await
+    }
+
+    /// The same by another program than `postgres`: a host that only dumps has PostgreSQL's clients alone.
+    pub async fn find_with(
+        program: &str,
+        major: PgMajor,
+        bin_directory: Option<&Path>,
+        running: Option<&Path>,
+    ) -> Result<Self> {
         if let Some(configured) = bin_directory {
-            let found = version_in(configured).await?.ok_or_else(|| {
-                Error::new(Code::Tools, "there is no `postgres` program in bin_directory")
+            let found = version_in(configured, program).await?.ok_or_else(|| {
+                Error::new(Code::Tools, format!("there is no `{program}` program in bin_directory"))
                     .at(configured.display())
-                    .hint("bin_directory is the one with pg_ctl and postgres in it")
+                    .hint(format!("bin_directory is the one with {program} in it"))
             })?;
             if found != major {
                 let what =
@@ -46,7 +56,7 @@ impl Tools {
         }
         let mut seen = Vec::new();
         for directory in candidates(major, running).await {
-            match version_in(&directory).await {
+            match version_in(&directory, program).await {
                 Ok(Some(found)) if found == major => return Ok(Self::in_directory(&directory, major)),
                 Ok(Some(found)) => seen.push(format!("{} has {found}", directory.display())),
                 Ok(None) | Err(_) => {}
@@ -106,17 +116,17 @@ impl Tools {
     }
 }
 
-/// The major version of the `postgres` program in `directory`; none when there is no such program.
-async fn version_in(directory: &Path) -> Result<Option<PgMajor>> {
-    let program = directory.join("postgres");
+/// The major version of a program in `directory`; none when there is no such program.
+async fn version_in(directory: &Path, name: &str) -> Result<Option<PgMajor>> {
+    let program = directory.join(name);
     if !program.is_file() {
         return Ok(None);
     }
     let tools = Tools::in_directory(directory, PgMajor(0));
-    let run = Run::from_command(tools.command("postgres", &Owner::current()?), ASK);
+    let run = Run::from_command(tools.command(name, &Owner::current()?), ASK);
     let said = run.arg("--version").run().await.and_then(crate::util::process::Finished::success);
     let said = said.map_err(|e| {
-        Error::new(Code::Tools, "the `postgres` program does not say its version")
+        Error::new(Code::Tools, format!("the `{name}` program does not say its version"))
             .at(program.display())
             .because(e)
     })?;
@@ -128,7 +138,7 @@ async fn version_in(directory: &Path) -> Result<Option<PgMajor>> {
 }
 
 /// `postgres (PostgreSQL) 18.1 (Debian 18.1-1)`, `…19devel`.
-fn parse_version(text: &str) -> Option<PgMajor> {
+pub(super) fn parse_version(text: &str) -> Option<PgMajor> {
     let (_, rest) = text.split_once("(PostgreSQL) ")?;
     let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |at| &rest[..at]);
     digits.parse().ok().map(PgMajor)

@@ -2,7 +2,9 @@
 //! leaving its children behind.
 //!
 //! The program gets a process group of its own. When the deadline passes, or the future is dropped, the whole group
-//! is killed. A daemon that it started in a session of its own (`pg_ctl start`) is not part of the group and lives.
+//! is killed. [`Run::stream`] hands on endless output as it comes. A daemon that it started in a session of its own (`pg_ctl start`) is not part of the group and lives.
+
+mod stream;
 
 use std::ffi::{OsStr, OsString};
 use std::process::{ExitStatus, Stdio};
@@ -14,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use crate::error::{Code, Error, Result};
+
+pub use stream::Streamed;
 
 /// How much of each output is kept unless `limit` says otherwise.
 const DEFAULT_LIMIT: usize = 1 << 20;
@@ -189,10 +193,14 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(leader) = self.leader {
-            // It may be gone already; there is nobody to tell.
-            let _ = killpg(leader, Signal::SIGKILL);
-        }
+        kill(self.leader);
+    }
+}
+
+fn kill(group: Option<Pid>) {
+    if let Some(leader) = group {
+        // It may be gone already; there is nobody to tell.
+        let _ = killpg(leader, Signal::SIGKILL);
     }
 }
 
