@@ -111,7 +111,8 @@ impl<R: BufRead> Fields<R> {
     }
 
     fn positive(&mut self, what: &str) -> Result<u32> {
-        u32::try_from(self.int()?).map_err(|_| damaged(format!("{what} of the archive is no positive number")))
+        u32::try_from(self.int()?)
+            .map_err(|_| damaged(format!("{what} of the archive is no positive number")))
     }
 
     /// A length, or None for C's NULL.

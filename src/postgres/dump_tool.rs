@@ -42,11 +42,7 @@ pub struct DumpScope<'a> {
 
 impl DumpTool {
     /// Finds programs of `major`, as [`Tools::find_with`] says; another major is refused before anything starts.
-    pub async fn find(
-        major: PgMajor,
-        bin_directory: Option<&Path>,
-        running: Option<&Path>,
-    ) -> Result<Self> {
+    pub async fn find(major: PgMajor, bin_directory: Option<&Path>, running: Option<&Path>) -> Result<Self> {
         let tools = Tools::find_with("pg_dump", major, bin_directory, running).await?;
         let owner = Owner::current()?;
         let mut version = String::new();
@@ -177,7 +173,8 @@ pub fn failure(finished: &Finished, doing: &str) -> Error {
     let lock = said.contains("statement timeout") && stderr.contains("LOCK TABLE");
     let error = Error::new(if lock { Code::Busy } else { Code::BackupFailed }, what).at(&finished.program);
     if lock {
-        return error.hint("another session holds a stronger lock on a table, or waits for one: a migration?");
+        return error
+            .hint("another session holds a stronger lock on a table, or waits for one: a migration?");
     }
     if said.contains("permission denied") || said.contains("row-level security") {
         return error.hint("`pgkeep check` shows which rights the role lacks for dumps");
@@ -270,7 +267,8 @@ mod tests {
             home: None,
             os_user: None,
         };
-        let info = ConnInfo::resolve_in("host=/run,db2 port=5433 user=dumper options='-c a=b'", &around).unwrap();
+        let info =
+            ConnInfo::resolve_in("host=/run,db2 port=5433 user=dumper options='-c a=b'", &around).unwrap();
         let variables = environment(&info.with_dbname("host=elsewhere"));
         let value = |name: &str| {
             let found = variables.iter().find(|(known, _)| *known == name);

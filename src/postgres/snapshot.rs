@@ -9,8 +9,8 @@
 
 use std::time::Duration;
 
-use super::conninfo::ConnInfo;
 use super::connect_to;
+use super::conninfo::ConnInfo;
 use super::roles::quote_identifier;
 use super::session::{QUICK, Session};
 use crate::error::{Code, Error, Result};
@@ -116,7 +116,11 @@ pub async fn join(info: &ConnInfo, id: &str) -> Result<Session> {
 /// `'it''s'`, for what takes no parameters.
 pub(super) fn quote_literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+    if quoted.contains('\\') {
+        format!(" E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
 }
 
 fn locked(error: Error) -> Error {

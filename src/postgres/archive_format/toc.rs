@@ -101,7 +101,18 @@ fn entry<R: BufRead>(fields: &mut Fields<R>, version: (u8, u8)) -> Result<TocEnt
     for _ in 0..fields.offset_bytes {
         fields.byte()?;
     }
-    Ok(TocEntry { dump_id, has_data, catalog_oid, oid, tag, description, section, schema, owner, dependencies })
+    Ok(TocEntry {
+        dump_id,
+        has_data,
+        catalog_oid,
+        oid,
+        tag,
+        description,
+        section,
+        schema,
+        owner,
+        dependencies,
+    })
 }
 
 /// Ids are written in decimal digits.

@@ -53,4 +53,3 @@ impl CopyOut<'_> {
         self.session.sql_error(&self.doing, e)
     }
 }
-

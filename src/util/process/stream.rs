@@ -135,7 +135,10 @@ mod tests {
     async fn endless_output_passes_through_and_the_last_words_are_kept() {
         let done = sh("head -c 30000000 /dev/zero; echo warning: x >&2; exit 3").stream(count).await.unwrap();
         assert_eq!(done.read.unwrap(), 30_000_000);
-        assert_eq!((done.finished.status.code(), done.finished.stderr_text().as_ref()), (Some(3), "warning: x\n"));
+        assert_eq!(
+            (done.finished.status.code(), done.finished.stderr_text().as_ref()),
+            (Some(3), "warning: x\n")
+        );
     }
 
     #[tokio::test]
