@@ -49,6 +49,9 @@ pub fn run(argv: impl IntoIterator<Item = OsString>, exit: fn(u8) -> !) -> u8 {
     if let Err(error) = failpoint::setup() {
         return report::conclude(Err(error), false);
     }
+    if let Some(status) = wal::plain_push(&argv) {
+        return status;
+    }
     let cli = match Cli::try_parse_from(&argv) {
         Ok(cli) => cli,
         Err(answer) => return print_usage(&answer),

@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::archiver;
 use super::services::Services;
 use super::supervisor::Task;
 use crate::error::{Code, Error, Result};
@@ -54,12 +55,15 @@ pub enum Request {
     Ping,
     /// Everything on the board.
     Status,
+    /// `wal push`: is this file archived?
+    Push(archiver::push::Question),
 }
 
-async fn answer(services: &Services, request: Request, _replies: &mut Replies) -> Result<Value> {
+async fn answer(services: &Services, request: Request, replies: &mut Replies) -> Result<Value> {
     match request {
         Request::Ping => Ok(ping(services)),
         Request::Status => Ok(json!({ "snapshot": services.hub.board.snapshot() })),
+        Request::Push(question) => archiver::push::answer(services, question, replies).await,
     }
 }
 

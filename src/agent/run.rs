@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::services::Services;
 use super::supervisor::{self, Task};
-use super::{Board, Hub, State, control, http};
+use super::{Board, Hub, State, archiver, control, http};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::util::clock::Clock;
@@ -32,6 +32,7 @@ pub struct Start {
 fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
     let mut tasks = vec![control::task(services, listener)];
     tasks.extend(http::task(&services.hub));
+    tasks.extend(archiver::tasks(services));
     tasks
 }
 

@@ -2,6 +2,7 @@
 //! socket asks other tasks. Made anew by a reload.
 
 use super::Hub;
+use super::archiver::Archivers;
 use super::stores::Stores;
 
 /// Cheap to clone.
@@ -9,12 +10,14 @@ use super::stores::Stores;
 pub struct Services {
     pub hub: Hub,
     pub stores: Stores,
+    /// The way of `wal push` to the archivers.
+    pub archivers: Archivers,
     /// Counts the configurations that this process has worked with, from 1.
     pub generation: u64,
 }
 
 impl Services {
     pub fn new(hub: &Hub, generation: u64) -> Self {
-        Self { hub: hub.clone(), stores: Stores::new(hub), generation }
+        Self { hub: hub.clone(), stores: Stores::new(hub), archivers: Archivers::new(&hub.config), generation }
     }
 }

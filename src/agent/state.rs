@@ -13,11 +13,13 @@ use rusqlite::Connection;
 
 use crate::error::{Code, Error, Result};
 
+pub mod acks;
+
 /// How long a statement waits for another process's lock.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Applied in this order; `user_version` counts those that are done.
-const MIGRATIONS: &[&str] = &[];
+const MIGRATIONS: &[&str] = &[acks::TABLE];
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]

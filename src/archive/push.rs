@@ -61,7 +61,8 @@ pub async fn run(request: Request<'_>) -> Result<Report> {
     tokio::time::timeout(deadline, push(request)).await.unwrap_or_else(|_| Err(too_slow(deadline)))
 }
 
-pub(super) fn too_slow(deadline: Duration) -> Error {
+/// A push that took longer than its deadline.
+pub fn too_slow(deadline: Duration) -> Error {
     let within = humantime::format_duration(deadline);
     Error::new(Code::StoreUnavailable, format!("the file was not archived within {within}")).hint(
         "PostgreSQL keeps it and asks again; look at the network and at the store, or set a longer push_deadline in \

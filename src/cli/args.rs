@@ -18,7 +18,7 @@ pub struct Cli {
 }
 
 /// Options that every command takes, before or after its name.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Global {
     /// The configuration file.
     #[arg(long, global = true, value_name = "FILE", env = "PGKEEP_CONFIG", hide_env_values = true, default_value = DEFAULT_CONFIG)]

@@ -1,5 +1,7 @@
 //! `pgkeep wal push PATH` and `pgkeep wal fetch NAME DEST`: what PostgreSQL calls for every WAL file.
 //!
+//! `wal push` asks the agent first ([`client`]) and works by itself where none answers.
+//!
 //! `wal fetch` has exits of its own from its first instruction on ([`fetch_process`]): 0, 1 and 200.
 //!
 //! Neither listens for signals: PostgreSQL ends its commands with SIGTERM, and they must end as that. Neither builds more
@@ -11,12 +13,16 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::args::{Cli, Command as Root};
+use super::args::{Cli, Command as Root, Global};
 use super::context::{Context, Outcome};
 use super::report;
+use crate::agent::archiver::push::Archived;
 use crate::archive::{fetch, push};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, ExitClass, Result};
+use crate::model::Lsn;
 use crate::util::{clock, failpoint};
+
+mod client;
 
 /// Threads get so long to remove what they have begun; one that hangs in a dead file system is left.
 const LEAVING: Duration = Duration::from_secs(1);
@@ -47,21 +53,48 @@ pub struct FetchArgs {
 
 pub fn run(ctx: &Context, command: &Command) -> Result<Outcome> {
     match command {
-        Command::Push(args) => run_push(ctx, args),
+        Command::Push(args) => push(ctx, &args.path, false),
         // `cli::run` sends these to `fetch_process` before any argument is read.
         Command::Fetch(_) => Err(Error::internal("a fetch that was not recognised")),
     }
 }
 
-fn run_push(ctx: &Context, args: &PushArgs) -> Result<Outcome> {
+/// `wal push` as PostgreSQL calls it, from arguments to exit status; None when the line says more than that.
+pub fn plain_push(argv: &[OsString]) -> Option<u8> {
+    let plain = client::PlainPush::recognise(argv, client::config_variable())?;
+    let outcome = std::panic::catch_unwind(|| {
+        let global = Global { config: plain.config, cluster: plain.cluster, ..Global::default() };
+        push(&Context::new(&global), &plain.path, true)
+    });
+    // The hook has said it.
+    Some(outcome.map_or(ExitClass::Failed as u8, |result| report::conclude(result, false)))
+}
+
+/// The agent's answer; where there is none, this process does the work.
+fn push(ctx: &Context, path: &Path, quick: bool) -> Result<Outcome> {
     let config = ctx.load_config()?;
-    let data_directory = working_directory()?;
+    let data_directory = client::working_directory()?;
+    if ctx.repo.is_none() {
+        let within = config.archive.push_deadline;
+        match client::ask(&config.agent.socket, ctx.cluster.as_ref(), &data_directory, path, within) {
+            client::Asked::Archived(Archived { name, damage, warnings }) => {
+                say_archived(&name, damage.as_ref(), &warnings);
+                return Ok(Outcome::Done);
+            }
+            client::Asked::Refused(error) => return Err(error),
+            client::Asked::NotAnswered(None) => {}
+            client::Asked::NotAnswered(Some(why)) => report::to_stderr(&format!("WARNING: {why}")),
+        }
+    }
+    if quick {
+        super::start_log(ctx);
+    }
     let request = push::Request {
         config: &config,
         cluster: ctx.cluster(&config)?,
         only: ctx.repo.as_ref(),
         data_directory: &data_directory,
-        path: &args.path,
+        path,
         now: clock::now(),
     };
     let runtime = ctx.light_runtime()?;
@@ -69,17 +102,21 @@ fn run_push(ctx: &Context, args: &PushArgs) -> Result<Outcome> {
     runtime.shutdown_timeout(LEAVING);
     let pushed = pushed?;
     let name = pushed.name;
-    if let Some((lsn, why)) = &pushed.damage {
+    say_archived(&name.to_string(), pushed.damage.as_ref(), &pushed.warnings);
+    tracing::info!(%name, shipped = pushed.shipped, "archived");
+    Ok(Outcome::Done)
+}
+
+fn say_archived(name: &str, damage: Option<&(Lsn, String)>, warnings: &[String]) {
+    if let Some((lsn, why)) = damage {
         report::to_stderr(&format!(
             "WARNING: {name} is damaged at {lsn}: {why}; it was archived as it is and marked: recovery cannot pass it, so \
              take a new full backup (`pgkeep backup full`)"
         ));
     }
-    for warning in &pushed.warnings {
+    for warning in warnings {
         report::to_stderr(&format!("WARNING: {name}: {warning}"));
     }
-    tracing::info!(%name, shipped = pushed.shipped, "archived");
-    Ok(Outcome::Done)
 }
 
 /// `wal fetch`, from arguments to exit status: whatever happens, 0, 1 or 200.
@@ -114,7 +151,7 @@ fn fetch_answer(argv: &[OsString]) -> u8 {
 
 fn run_fetch(ctx: &Context, args: &FetchArgs) -> Result<fetch::Fetched> {
     let config = ctx.load_config()?;
-    let data_directory = working_directory()?;
+    let data_directory = client::working_directory()?;
     let request = fetch::Request {
         config: &config,
         cluster: ctx.cluster(&config)?,
@@ -128,8 +165,4 @@ fn run_fetch(ctx: &Context, args: &FetchArgs) -> Result<fetch::Fetched> {
     let fetched = fetch::run(&request, &runtime);
     runtime.shutdown_timeout(LEAVING);
     fetched
-}
-
-fn working_directory() -> Result<PathBuf> {
-    std::env::current_dir().map_err(|e| Error::io("cannot find the working directory", Path::new("."), e))
 }
