@@ -18,6 +18,11 @@ pub struct Services {
 
 impl Services {
     pub fn new(hub: &Hub, generation: u64) -> Self {
-        Self { hub: hub.clone(), stores: Stores::new(hub), archivers: Archivers::new(&hub.config), generation }
+        Self {
+            hub: hub.clone(),
+            stores: Stores::new(hub),
+            archivers: Archivers::new(&hub.config),
+            generation,
+        }
     }
 }

@@ -96,9 +96,9 @@ impl Watcher {
                 timelines.push(reached.0);
             }
             for timeline in timelines {
-                let from = verified.get(&timeline).map(|segment| {
-                    root.file_prefix(crate::model::WalFileName::Segment(*segment))
-                });
+                let from = verified
+                    .get(&timeline)
+                    .map(|segment| root.file_prefix(crate::model::WalFileName::Segment(*segment)));
                 let prefix = root.timeline_prefix(timeline);
                 for info in repository.storage.list(&prefix, from.as_deref()).await? {
                     listing.add(&repository.name, &root, info);
@@ -123,9 +123,8 @@ fn judge(
 ) -> Vec<HoleFacts> {
     let mut found = Vec::new();
     for timeline in listing.timelines() {
-        let counts = |hole: &&continuity::Hole| {
-            hole.to.is_some_and(|to| timeline != reached.0 || to <= reached.1)
-        };
+        let counts =
+            |hole: &&continuity::Hole| hole.to.is_some_and(|to| timeline != reached.0 || to <= reached.1);
         let holes = continuity::holes(listing, timeline, size);
         let holes: Vec<_> = holes.iter().filter(counts).collect();
         let last = listing.segments(timeline).map(|(segment, _)| segment).last();

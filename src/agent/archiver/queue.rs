@@ -182,8 +182,7 @@ mod tests {
         let mut queue = Queue::default();
         let now = Instant::now();
         queue.found(&found(&[NEW, EIGHT, "00000002.history", SEVEN]));
-        let order: Vec<String> =
-            std::iter::from_fn(|| queue.next(9, now)).map(|n| n.to_string()).collect();
+        let order: Vec<String> = std::iter::from_fn(|| queue.next(9, now)).map(|n| n.to_string()).collect();
         assert_eq!(order, ["00000002.history", SEVEN, EIGHT, NEW]);
     }
 
@@ -203,7 +202,8 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_store_is_tried_with_one_file_after_pauses_that_grow_and_everything_goes_on_after_a_success() {
+    fn a_failing_store_is_tried_with_one_file_after_pauses_that_grow_and_everything_goes_on_after_a_success()
+    {
         let mut queue = Queue::default();
         let mut now = Instant::now();
         queue.found(&found(&[SEVEN, EIGHT, NINE]));

@@ -23,7 +23,8 @@ impl Watch {
 
     /// Watches this directory from now on; another one of the same path is another directory.
     pub(super) fn follow(&mut self, directory: &Path, identity: Option<Identity>) {
-        let same = |(path, known, _): &(PathBuf, Option<Identity>, _)| path == directory && *known == identity;
+        let same =
+            |(path, known, _): &(PathBuf, Option<Identity>, _)| path == directory && *known == identity;
         if self.watched.as_ref().is_some_and(same) {
             return;
         }

@@ -130,12 +130,8 @@ impl Archiver {
         }
         let Some(shipper) = &self.shipper else {
             if self.opening.is_none() && self.queue.is_due_at(now) {
-                let opened = ship::open(
-                    self.services.clone(),
-                    self.cluster.name.clone(),
-                    seen.system,
-                    seen.size,
-                );
+                let opened =
+                    ship::open(self.services.clone(), self.cluster.name.clone(), seen.system, seen.size);
                 self.opening = Some(tokio::spawn(opened));
             }
             return;
@@ -277,7 +273,8 @@ impl Archiver {
                 let again = Waiter { fingerprint: ack.fingerprint, looks: waiter.looks + 1, ..waiter };
                 self.waiters.entry(ack.name).or_default().push(again);
             } else {
-                let _ = waiter.reply.send(Answer::Declined("the file changes while it is looked at".to_owned()));
+                let _ =
+                    waiter.reply.send(Answer::Declined("the file changes while it is looked at".to_owned()));
             }
         }
     }
@@ -310,8 +307,11 @@ fn find(cluster: &ClusterConfig, known: Option<PathBuf>) -> Result<PathBuf> {
     }
     let running = as_owner::data_directory(&cluster.connection)?;
     running.or(known).ok_or_else(|| {
-        Error::new(Code::NotReady, format!("cannot tell where the data directory of cluster {} is", cluster.name))
-            .hint("start PostgreSQL, or set data_directory of the cluster in the configuration")
+        Error::new(
+            Code::NotReady,
+            format!("cannot tell where the data directory of cluster {} is", cluster.name),
+        )
+        .hint("start PostgreSQL, or set data_directory of the cluster in the configuration")
     })
 }
 
