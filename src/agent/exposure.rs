@@ -149,7 +149,7 @@ mod tests {
         facts.backups.last_full = None;
         assert_eq!((loss(&facts, at(40)), time_to_return(&facts)), (Loss::Everything, None));
         facts.backups.seen_at = None;
-        facts.archive = Default::default();
+        facts.archive = crate::agent::board::ArchiveFacts::default();
         assert_eq!(loss(&facts, at(40)), Loss::Unknown);
         facts.server.in_recovery = true;
         assert_eq!(loss(&facts, at(40)), Loss::Standby);

@@ -86,8 +86,7 @@ impl Schedule {
         let near_change = self.offset(after.0 - LONGEST_FOLD) != self.offset(after.0 + LONGEST_FOLD);
         let mut from = if near_change { local - LONGEST_FOLD } else { local };
         let mut best: Option<DateTime<Utc>> = None;
-        loop {
-            let Some(next) = self.local_after(from) else { break };
+        while let Some(next) = self.local_after(from) {
             if best.is_some() && (!near_change || next > local + LONGEST_FOLD) {
                 break;
             }

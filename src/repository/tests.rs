@@ -317,7 +317,7 @@ async fn a_store_that_took_something_else_is_not_believed() {
         let mut fan = FanOut::begin(&[&sound], "k");
         fan.write_all(b"abc").unwrap();
         let digest = crate::model::Digest([0; 32]);
-        fan.finish(&Sealed { plain_bytes: 3, stored_bytes: 3, plain_sha256: digest, stored_sha256: digest })
+        fan.finish(&Sealed { plain_bytes: 3, stored_bytes: 4, plain_sha256: digest, stored_sha256: digest })
     });
     assert_eq!(result.await.unwrap().unwrap_err().code(), Code::StoreLied);
 }

@@ -6,6 +6,7 @@
 // A test that cannot go on panics; that is its way to fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod agent_archiver;
 mod agent_life;
 mod backup_full;
 mod cli_catalog;

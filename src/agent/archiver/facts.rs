@@ -35,8 +35,8 @@ impl Tally {
         });
     }
 
-    pub(super) fn cannot_look(&mut self, error: Error) {
-        let text = told(&error);
+    pub(super) fn cannot_look(&mut self, error: &Error) {
+        let text = told(error);
         if self.unseen.as_ref() != Some(&text) {
             tracing::warn!(cluster = %self.cluster, %error, "cannot look for WAL to archive");
         }

@@ -172,7 +172,7 @@ impl Archiver {
         self.scan_at = self.scan_at.max(Instant::now() + REST);
         let (data_directory, scan) = match ended {
             Ok(found) => found,
-            Err(error) => return self.tally.cannot_look(error),
+            Err(error) => return self.tally.cannot_look(&error),
         };
         self.watch.follow(&scan.status_directory, scan.identity);
         let same = |seen: &Scan| (seen.system, seen.size) == (scan.system, scan.size);
@@ -208,7 +208,10 @@ impl Archiver {
             Err(error) => {
                 self.queue.hold(Instant::now());
                 for (_, waiters) in self.waiters.drain() {
-                    waiters.into_iter().for_each(|w| drop(w.reply.send(Answer::refusal(&error))));
+                    for waiter in waiters {
+                        // Who went away needs no answer.
+                        let _ = waiter.reply.send(Answer::refusal(&error));
+                    }
                 }
                 return self.failed(None, &error);
             }
@@ -282,7 +285,8 @@ impl Archiver {
     fn failed(&mut self, name: Option<WalFileName>, error: &Error) {
         self.tally.failed(name, error, self.services.hub.clock.now());
         let failures = self.queue.failures();
-        let again = error.code() == Code::StoreDenied || (failures > 0 && failures % REOPEN_AFTER == 0);
+        let again =
+            error.code() == Code::StoreDenied || (failures > 0 && failures.is_multiple_of(REOPEN_AFTER));
         if again && name.is_some() && self.shipping.is_empty() {
             self.shipper = None;
             let (services, config) = (self.services.clone(), self.services.hub.config.clone());

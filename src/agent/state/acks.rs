@@ -133,7 +133,7 @@ mod tests {
         };
         keep(&state, SystemId(u64::MAX), "a=1", std::slice::from_ref(&ack)).unwrap();
         keep(&state, SystemId(u64::MAX), "a=1", std::slice::from_ref(&ack)).unwrap();
-        assert_eq!(load(&state, SystemId(u64::MAX), "a=1").unwrap(), [ack.clone()]);
+        assert_eq!(load(&state, SystemId(u64::MAX), "a=1").unwrap(), std::slice::from_ref(&ack));
         assert_eq!(load(&state, SystemId(u64::MAX), "a=2").unwrap(), []);
         assert_eq!(load(&state, SystemId(1), "a=1").unwrap(), []);
         prune(&state, ack.at).unwrap();

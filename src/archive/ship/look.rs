@@ -95,6 +95,7 @@ impl Lister {
 }
 
 /// The same failure for each who asked.
+#[allow(clippy::needless_pass_by_value)] // for `map_err`
 fn again(error: Arc<Error>) -> Error {
     let copy = Error::new(error.code(), error.to_string());
     match error.hint_text() {

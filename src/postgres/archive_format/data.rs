@@ -148,7 +148,9 @@ mod tests {
 
     fn count(pieces: &[&[u8]]) -> Option<(u64, u64)> {
         let mut rows = CopyRows::default();
-        pieces.iter().for_each(|piece| rows.take(piece));
+        for piece in pieces {
+            rows.take(piece);
+        }
         rows.end().ok().map(|block| (block.rows, block.bytes))
     }
 
@@ -159,7 +161,7 @@ mod tests {
         // A table without columns has empty lines.
         assert_eq!(count(&[b"\n", b"\n", b"\\.\n\n\n"]), Some((2, 2)));
         // NULL, and a value that begins like the end mark.
-        assert_eq!(count(&[b"\\N\n", b"\\\\.\n", b"\\.x\n", b"\\.\n"]), Some((3, 12)));
+        assert_eq!(count(&[b"\\N\n", b"\\\\.\n", b"\\.x\n", b"\\.\n"]), Some((3, 11)));
         assert_eq!(count(&[b"1\ta\n"]), None);
         assert_eq!(count(&[b"1\ta\n\\."]), None);
     }
@@ -170,7 +172,7 @@ mod tests {
             rows in prop::collection::vec("[a\\\\.N\t]{0,5}", 0..20), cut in 1..9_usize,
         ) {
             let rows: Vec<_> = rows.into_iter().filter(|row| row != "\\.").collect();
-            let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+            let text = rows.iter().fold(String::new(), |text, row| text + row + "\n");
             let whole = format!("{text}\\.\n\n\n");
             let pieces: Vec<&[u8]> = whole.as_bytes().chunks(cut).collect();
             prop_assert_eq!(count(&pieces), Some((rows.len() as u64, text.len() as u64)));

@@ -101,7 +101,7 @@ fn component(name: &str) -> String {
             whole.push_str(&format!("%{byte:02X}"));
         }
         // Never in the middle of a `%XX`.
-        if whole.len() <= COMPONENT - DIGITS - 1 {
+        if whole.len() < COMPONENT - DIGITS {
             fits = whole.len();
         }
     }
