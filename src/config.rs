@@ -162,8 +162,6 @@ pub struct BackupConfig {
     pub workers: usize,
     /// zstd's level.
     pub compression: i32,
-    /// The agent takes a new full backup when WAL is lost or damaged that no later one covers.
-    pub after_damage: bool,
 }
 
 /// `[archive]`

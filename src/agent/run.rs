@@ -87,6 +87,7 @@ async fn watch(hub: &Hub, reload: &Notify) -> Option<Config> {
 
 fn reread(old: &Config) -> Result<Config> {
     let next = Config::load(&old.path)?;
+    refuse_unserved(&next)?;
     if next.agent.socket != old.agent.socket || next.state_directory != old.state_directory {
         return Err(Error::new(
             crate::error::Code::Config,
@@ -96,6 +97,26 @@ fn reread(old: &Config) -> Result<Config> {
         .hint("systemctl restart pgkeep"));
     }
     Ok(next)
+}
+
+/// What is configured and not done by this version stops the agent before it starts: nobody may believe in backups that
+/// are not taken, or in alerts that nobody sends.
+pub fn refuse_unserved(config: &Config) -> Result<()> {
+    let unserved = [
+        ("[[job]]", !config.jobs.is_empty()),
+        ("[[alert_sink]]", !config.alert_sinks.is_empty()),
+        ("[heartbeat]", config.heartbeat.is_some()),
+    ];
+    let names: Vec<&str> = unserved.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        crate::error::Code::Config,
+        format!("the agent of this version does not serve {}", names.join(", ")),
+    )
+    .at(config.path.display())
+    .hint("take it out; until then let cron or a systemd timer run `pgkeep backup full`"))
 }
 
 fn state_file(config: &Config) -> PathBuf {

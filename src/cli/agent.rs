@@ -13,13 +13,14 @@ use crate::util::clock::Clock;
 const WORKERS: usize = 2;
 const BLOCKING_THREADS: usize = 32;
 
-/// Runs the service: ships WAL ahead of PostgreSQL, runs jobs, watches and alerts. Ends on SIGTERM, reloads on SIGHUP.
+/// Runs the service: ships WAL ahead of PostgreSQL and serves metrics. Ends on SIGTERM, reloads on SIGHUP.
 #[derive(Debug, ClapArgs)]
 pub struct Args {}
 
 pub fn run(ctx: &Context, _args: &Args) -> Result<Outcome> {
     let config = ctx.load_config()?;
     config.require_encryption()?;
+    run::refuse_unserved(&config)?;
     crate::agent::identity::take_on(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)

@@ -169,8 +169,6 @@ const KEYS: &[KeyDoc] = &[
 
     key(BACKUP, "workers", "number", "one per core, at most 8", "2", "Packs compressed and encrypted at once."),
     key(BACKUP, "compression", "number", "2", "2", "zstd's level, 1 to 19. Up to 5 it changes speed more than size."),
-    key(BACKUP, "after_damage", "yes/no", "true", "true",
-        "The agent takes a new full backup when WAL was lost or damaged: without one, nothing after it can be restored."),
 
     key(ARCHIVE, "push_deadline", "duration", "\"60s\"", "\"60s\"",
         "`wal push` fails after this, and PostgreSQL tries again: a store that hangs must not hang archiving."),

@@ -23,6 +23,15 @@ fn agent_answers_reloads_and_ends_in_order_on_sigterm() {
     assert!(!env.agent_socket().exists(), "the socket is gone with the agent");
 }
 
+/// What nobody does must not look as if it were done.
+#[test]
+fn agent_does_not_start_with_jobs_that_it_would_not_run() {
+    let job = "[[job]]\nname = \"nightly\"\nkind = \"full\"\nschedule = \"0 2 * * *\"";
+    let env = EnvOptions::new(17).not_archiving().config(job).build();
+    let refused = env.pgkeep.run(["agent"]).fails_with("config", 2).says("does not serve [[job]]");
+    refused.says("pgkeep backup full");
+}
+
 #[test]
 fn agent_is_replaced_after_a_kill_but_never_beside_a_living_one() {
     let env = quiet_env();
