@@ -6,8 +6,8 @@
 //! with (9).
 //!
 //! [`ship`] is the push of who stays: the same answer, from repositories that are kept open. Both others work by
-//! themselves, without an agent. While `restore` runs a recovery, [`serve`] answers the fetches from a
-//! spool that is filled ahead of the replay.
+//! themselves, without an agent; under one, [`tail`] ships what no finished segment holds yet. While `restore` runs a
+//! recovery, [`serve`] answers the fetches from a spool that is filled ahead of the replay.
 
 pub mod fetch;
 pub mod fork;
@@ -16,3 +16,4 @@ pub mod serve;
 pub mod ship;
 pub mod source;
 pub mod spool;
+pub mod tail;

@@ -42,6 +42,7 @@ pub const NAMES: &[&str] = &[
     "ship-after-upload",
     "ship-before-answer",
     "ship-before-upload",
+    "tail-after-upload",
 ];
 
 /// Reads `FAILPOINTS`. `main` calls it first; a fault in the variable is an error, for a test that injects nothing
