@@ -27,6 +27,7 @@ pub mod state;
 pub mod store_facts;
 pub mod stores;
 pub mod supervisor;
+pub mod tail;
 
 pub use board::Board;
 pub use hub::Hub;

@@ -23,6 +23,7 @@ pub mod reference;
 pub mod schedule;
 mod secret;
 mod sections;
+mod tail;
 mod value;
 
 pub use agent::AgentConfig;
@@ -30,6 +31,7 @@ pub use alerts::{AlertsConfig, HeartbeatConfig, SinkConfig};
 pub use jobs::{JobConfig, JobWork, RunOn};
 pub use schedule::Schedule;
 pub use secret::{Guarded, Secret};
+pub use tail::TailConfig;
 
 /// A configuration that has been checked.
 #[derive(Debug, Clone)]
@@ -48,6 +50,7 @@ pub struct Config {
     pub backup: BackupConfig,
     pub archive: ArchiveConfig,
     pub restore: RestoreConfig,
+    pub tail: TailConfig,
     pub alerts: AlertsConfig,
     /// In the order of the file.
     pub alert_sinks: Vec<SinkConfig>,

@@ -43,6 +43,7 @@ pub mod snapshot;
 mod tls;
 pub mod tools;
 pub mod user_tables;
+pub mod written;
 
 pub use archiver::ArchiverState;
 pub use backup_session::{BackupSession, BackupStart, BackupStop};
@@ -53,3 +54,4 @@ pub use scan::{EntryKind, Fork, RelationFile, Scan, ScanEntry, scan};
 pub use session::Session;
 pub use snapshot::{Snapshot, TableName};
 pub use tools::Tools;
+pub use written::Written;

@@ -120,6 +120,7 @@ pub struct HoleFacts {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TailFacts {
+    /// It is turned on, and the server is a primary that archives.
     pub enabled: bool,
     /// The end of the bytes that every required repository has.
     pub shipped_to: Option<Lsn>,

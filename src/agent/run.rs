@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::services::Services;
 use super::supervisor::{self, Task};
-use super::{Board, Hub, State, archiver, control, http};
+use super::{Board, Hub, State, archiver, control, http, tail};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::util::clock::Clock;
@@ -33,6 +33,7 @@ fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
     let mut tasks = vec![control::task(services, listener)];
     tasks.extend(http::task(&services.hub));
     tasks.extend(archiver::tasks(services));
+    tasks.extend(tail::tasks(services));
     tasks
 }
 

@@ -4,10 +4,11 @@
 
 mod alerts;
 mod jobs;
+mod tail;
 
 /// Areas with a table of their own, in the order in which they are printed after those of this file.
 const AREAS: &[(&[SectionDoc], &[KeyDoc])] =
-    &[(jobs::SECTIONS, jobs::KEYS), (alerts::SECTIONS, alerts::KEYS)];
+    &[(tail::SECTIONS, tail::KEYS), (jobs::SECTIONS, jobs::KEYS), (alerts::SECTIONS, alerts::KEYS)];
 
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy)]

@@ -43,6 +43,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
     let backup = backup(root.table("backup"));
     let archive = archive(root.table("archive"));
     let restore = restore(root.table("restore"));
+    let tail = super::tail::read(root.table("tail"));
     let alerts = super::alerts::thresholds(root.table("alerts"));
     let alert_sinks = super::alerts::sinks(&mut root);
     let heartbeat = root.table("heartbeat").and_then(super::alerts::heartbeat);
@@ -59,6 +60,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
         backup,
         archive,
         restore,
+        tail,
         alerts,
         alert_sinks,
         heartbeat,
