@@ -36,6 +36,7 @@ mod restore_side;
 mod storage_conformance;
 mod storage_s3;
 mod support;
+mod tail;
 mod wal_fetch;
 mod wal_place;
 mod wal_plan;

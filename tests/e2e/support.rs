@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod env;
 pub mod fsck;
+pub mod heads;
 pub mod ledger;
 pub mod pg;
 pub mod pgkeep;

@@ -252,7 +252,7 @@ impl Lane {
         let digest = Digest(Sha256::digest(&bytes).into()).short();
         let now = crate::util::clock::now();
         let sealer = Sealer::new(self.place.protection.clone(), self.place.level, now);
-        let sealed = sealer.seal(bytes, digest).await?;
+        let sealed = sealer.seal(bytes).await?;
         let stored_bytes = sealed.len() as u64;
         let name = WalObjectName::Head { segment, from, to, digest };
         let targets: Vec<&Repository> = self.repositories.iter().collect();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use pgkeep::model::{Inclusion, Lsn, Target, Timestamp, Xid};
 
 use super::pg::Pg;
-use super::sql::Session;
+use super::sql::{Session, describe};
 
 const TABLE: &str = "create table if not exists ledger (id int primary key, note text not null, \
      at timestamptz not null default clock_timestamp())";
@@ -74,6 +74,18 @@ impl Ledger {
             ledger
         });
         Writer { stop, thread }
+    }
+    /// Writes from a thread of its own until the server is gone; the last row that it confirmed is then the last one.
+    pub fn write_until_death(self, pg: &Pg, pause: Duration) -> JoinHandle<Self> {
+        let session = pg.session();
+        let mut ledger = self;
+        std::thread::spawn(move || {
+            while let Ok(entry) = try_commit_row(&session, ledger.last_id() + 1, &ledger.marker) {
+                ledger.entries.push(entry);
+                std::thread::sleep(pause);
+            }
+            ledger
+        })
     }
     pub fn restore_point(&mut self, pg: &Pg, name: &str) -> Lsn {
         self.points.push((name.to_owned(), self.last_id()));
@@ -158,24 +170,30 @@ fn note_of(id: &str, marker: &str) -> String {
 
 /// One row in one transaction, and where it went.
 fn commit_row(session: &Session, id: u32, marker: &str) -> Entry {
-    session.sql("begin");
-    let xid: u64 = session
-        .one(&format!(
-            "insert into ledger (id, note) values ({id}, {}) returning pg_current_xact_id()",
-            note_of(&id.to_string(), marker)
-        ))
-        .parse()
-        .unwrap();
-    let before_commit = session.one("select pg_current_wal_insert_lsn()").parse().unwrap();
-    session.sql("commit");
-    let row = session.sql(&format!(
+    try_commit_row(session, id, marker).unwrap_or_else(|e| panic!("row {id}: {}", describe(&e)))
+}
+
+fn try_commit_row(session: &Session, id: u32, marker: &str) -> Result<Entry, tokio_postgres::Error> {
+    let one = |text: &str| -> Result<String, tokio_postgres::Error> {
+        Ok(session.try_sql(text)?.remove(0).remove(0).unwrap_or_default())
+    };
+    session.try_sql("begin")?;
+    let xid: u64 = one(&format!(
+        "insert into ledger (id, note) values ({id}, {}) returning pg_current_xact_id()",
+        note_of(&id.to_string(), marker)
+    ))?
+    .parse()
+    .unwrap();
+    let before_commit = one("select pg_current_wal_insert_lsn()")?.parse().unwrap();
+    session.try_sql("commit")?;
+    let row = session.try_sql(&format!(
         "select pg_current_wal_insert_lsn(), \
          to_char(pg_xact_commit_timestamp('{xid}'::xid) at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
-    ));
+    ))?;
     let column = |n: usize| row[0][n].clone().unwrap();
     // Targets and WAL records carry the low 32 bits.
     let xid = Xid(u32::try_from(xid & u64::from(u32::MAX)).unwrap());
-    Entry { id, xid, before_commit, end: column(0).parse().unwrap(), at: column(1).parse().unwrap() }
+    Ok(Entry { id, xid, before_commit, end: column(0).parse().unwrap(), at: column(1).parse().unwrap() })
 }
 
 /// A ledger that is being written.
