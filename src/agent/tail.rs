@@ -55,7 +55,13 @@ async fn follow(services: Services, cluster: ClusterConfig) -> Result<()> {
     let hub = services.hub.clone();
     hub.board.cluster(&cluster.name, |facts| {
         // The totals go on; what is true now is found out.
-        facts.tail = TailFacts { enabled: false, shipped_to: None, current_at: None, failure: None, ..facts.tail.clone() };
+        facts.tail = TailFacts {
+            enabled: false,
+            shipped_to: None,
+            current_at: None,
+            failure: None,
+            ..facts.tail.clone()
+        };
     });
     if !hub.config.tail.enabled {
         return Ok(());
@@ -112,7 +118,8 @@ impl Server<'_> {
     async fn look(&mut self, at: Timestamp) -> Result<Option<Sight>> {
         let asked = tokio::time::timeout(ASK_WITHIN, self.ask(at)).await;
         let answer = asked.unwrap_or_else(|_| {
-            Err(Error::new(Code::Connect, "PostgreSQL does not say how far WAL is flushed").at(&self.cluster.name))
+            Err(Error::new(Code::Connect, "PostgreSQL does not say how far WAL is flushed")
+                .at(&self.cluster.name))
         });
         if answer.is_err() {
             self.connected = None;
@@ -176,7 +183,10 @@ impl Server<'_> {
             return Err(elsewhere(format!("the server that answers is another cluster ({system})")));
         }
         if control.state != ClusterState::InProduction {
-            return Err(elsewhere(format!("a primary answers, and this data directory is {}", control.state)));
+            return Err(elsewhere(format!(
+                "a primary answers, and this data directory is {}",
+                control.state
+            )));
         }
         Ok(())
     }

@@ -24,7 +24,8 @@ pub(super) enum Targets {
 impl Targets {
     pub(super) fn all(config: &Config) -> Vec<Self> {
         let (required, optional): (Vec<_>, Vec<_>) = config.repositories.iter().partition(|r| r.required);
-        let names = |all: Vec<&crate::config::RepositoryConfig>| all.into_iter().map(|r| r.name.clone()).collect();
+        let names =
+            |all: Vec<&crate::config::RepositoryConfig>| all.into_iter().map(|r| r.name.clone()).collect();
         let mut lanes = vec![Self::Required(names(required))];
         lanes.extend(optional.into_iter().map(|r| Self::Optional(r.name.clone())));
         lanes
@@ -76,7 +77,9 @@ impl Worker {
             Ok(backlog) if *backlog > 0 => {
                 tracing::debug!(cluster = %self.cluster, backlog, "the tail waits for the archiver");
             }
-            Ok(_) if self.failing => tracing::info!(cluster = %self.cluster, to = ?self.targets, "the tail goes on"),
+            Ok(_) if self.failing => {
+                tracing::info!(cluster = %self.cluster, to = ?self.targets, "the tail goes on")
+            }
             Ok(_) => {}
             Err(error) if !self.failing => {
                 tracing::warn!(cluster = %self.cluster, %error, to = ?self.targets, "the end of WAL was not shipped");

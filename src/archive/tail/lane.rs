@@ -121,7 +121,10 @@ impl Lane {
         let entries = self.repositories.iter().map(|r| system(r, &place.cluster, place.system));
         for document in within(ASK_WITHIN, "the system identifier's entry", try_join_all(entries)).await? {
             if document.wal_segment_bytes != place.size {
-                let what = format!("the repository expects segments of {} bytes", document.wal_segment_bytes.bytes());
+                let what = format!(
+                    "the repository expects segments of {} bytes",
+                    document.wal_segment_bytes.bytes()
+                );
                 return Err(Error::new(Code::WalMismatch, what).at(&place.cluster).hint(
                     "pg_resetwal --wal-segsize makes a new history of a cluster: give it another name and `pgkeep init`",
                 ));
@@ -192,15 +195,17 @@ impl Lane {
 
     async fn list(&self, segment: SegmentName) -> Result<Vec<WalListing>> {
         let file = WalFileName::Segment(segment);
-        let lists = self
-            .repositories
-            .iter()
-            .map(|r| WalListing::load_file(&r.name, &*r.storage, &self.root, file));
+        let lists =
+            self.repositories.iter().map(|r| WalListing::load_file(&r.name, &*r.storage, &self.root, file));
         within(ASK_WITHIN, "a listing", try_join_all(lists)).await
     }
 
     /// Takes over the heads that all repositories of the lane hold, as far as they are of the local bytes.
-    async fn adopt(&self, shipped: &mut Shipped, segment: SegmentName) -> Result<std::result::Result<(), Gone>> {
+    async fn adopt(
+        &self,
+        shipped: &mut Shipped,
+        segment: SegmentName,
+    ) -> Result<std::result::Result<(), Gone>> {
         let mut all = WalListing::default();
         self.list(segment).await?.into_iter().for_each(|listing| all.merge(listing));
         let everywhere = |copies: &[_]| self.repositories.iter().all(|r| holds(copies, r));

@@ -35,7 +35,12 @@ pub struct Segment {
 
 impl Segment {
     /// None when there is no such file: it was recycled, which PostgreSQL does only with what it takes for archived.
-    pub fn open(pg_wal: &Path, name: SegmentName, size: SegmentSize, system: SystemId) -> Result<Option<Self>> {
+    pub fn open(
+        pg_wal: &Path,
+        name: SegmentName,
+        size: SegmentSize,
+        system: SystemId,
+    ) -> Result<Option<Self>> {
         let path = pg_wal.join(name.to_string());
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -232,11 +237,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), 5, 4);
         let whole = std::fs::read(dir.path().join(name(5).to_string())).unwrap();
-        let head = |from: u32, to: u32| HeadRange {
-            from,
-            to,
-            digest: digest(&whole[from as usize..to as usize]),
-        };
+        let head =
+            |from: u32, to: u32| HeadRange { from, to, digest: digest(&whole[from as usize..to as usize]) };
         let (a, b, c) = (head(0, 9000), head(8500, 20_000), head(20_000, 30_000));
         let file = open(dir.path(), 5);
         assert_eq!(file.proved(&[a, b, c], 32_768).unwrap().unwrap(), [a, b, c]);

@@ -46,7 +46,8 @@ pub fn flushed(pg: &Pg) -> (String, u64) {
 /// The segment that holds the byte at `lsn`, and the byte's offset in it.
 pub fn segment_at(pg: &Pg, lsn: Lsn) -> (String, u64) {
     let name = pg.one("select substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)");
-    let size: u64 = pg.one("select setting from pg_settings where name = 'wal_segment_size'").parse().unwrap();
+    let size: u64 =
+        pg.one("select setting from pg_settings where name = 'wal_segment_size'").parse().unwrap();
     let (number, per_log) = (lsn.0 / size, (1 << 32) / size);
     (format!("{name}{:08X}{:08X}", number / per_log, number % per_log), lsn.0 % size)
 }

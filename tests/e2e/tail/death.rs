@@ -72,7 +72,12 @@ fn dies(options: impl Fn() -> EnvOptions, kib_per_second: u64) {
     let mut lost: Vec<Duration> =
         (0..deaths()).map(|_| die_once(&options().build(), kib_per_second)).collect();
     lost.sort_unstable();
-    eprintln!("lost in {} deaths: median {:?}, worst {:?}", lost.len(), lost[lost.len() / 2], lost[lost.len() - 1]);
+    eprintln!(
+        "lost in {} deaths: median {:?}, worst {:?}",
+        lost.len(),
+        lost[lost.len() / 2],
+        lost[lost.len() - 1]
+    );
     assert!(lost.iter().all(|lost| *lost <= ALLOWED), "{lost:?}");
 }
 
