@@ -67,7 +67,7 @@ pub fn run(argv: impl IntoIterator<Item = OsString>, exit: fn(u8) -> !) -> u8 {
 
 fn start(cli: &Cli, exit: fn(u8) -> !) -> Result<Outcome> {
     let ctx = Context::new(&cli.global);
-    start_log(&ctx);
+    start_log(&ctx, matches!(cli.command, Command::Agent(_)));
     if matches!(cli.command, Command::Agent(_)) {
         signals::listen_as_service(ctx.cancel.clone(), Arc::clone(&ctx.reload), exit)?;
     } else if listens(&cli.command) {
@@ -128,9 +128,10 @@ fn say_panic(info: &PanicHookInfo<'_>) {
 }
 
 /// The log goes to standard error: warnings, with `-v` what is done, with `-vv` how.
-fn start_log(ctx: &Context) {
+fn start_log(ctx: &Context, service: bool) {
     use tracing_subscriber::filter::LevelFilter;
-    let level = match (ctx.quiet, ctx.verbosity) {
+    // A service says what it does.
+    let level = match (ctx.quiet, ctx.verbosity + u8::from(service)) {
         (true, _) => LevelFilter::ERROR,
         (false, 0) => LevelFilter::WARN,
         (false, 1) => LevelFilter::INFO,
@@ -139,10 +140,30 @@ fn start_log(ctx: &Context) {
     };
     let ours = format!("warn,pgkeep={}", level.to_string().to_lowercase());
     let filter = if ctx.verbosity > 2 { "trace".to_owned() } else { ours };
+    let timer = (!writes_to_journal()).then(tracing_subscriber::fmt::time::SystemTime::default);
     let _ = tracing_subscriber::fmt()
+        .with_timer(LogTime(timer))
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_target(ctx.verbosity > 1)
         .with_ansi(false)
         .try_init();
+}
+
+/// The journal has the time of each line itself.
+struct LogTime(Option<tracing_subscriber::fmt::time::SystemTime>);
+
+impl tracing_subscriber::fmt::time::FormatTime for LogTime {
+    fn format_time(&self, to: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |timer| timer.format_time(to))
+    }
+}
+
+/// `JOURNAL_STREAM` is inherited by processes whose standard error goes elsewhere: device and inode must be the same
+/// (systemd.exec(5)).
+fn writes_to_journal() -> bool {
+    use std::os::fd::AsFd;
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    nix::sys::stat::fstat(std::io::stderr().as_fd())
+        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use super::pulse::Pulse;
 use super::services::Services;
 use super::supervisor::{self, Task};
-use super::{Board, Hub, State, archiver, control, http, tail};
+use super::{Board, Hub, State, archiver, control, http, service_manager, tail};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::util::clock::Clock;
@@ -44,34 +46,64 @@ pub async fn run(start: Start) -> Result<()> {
     let board = Board::new(clock.now());
     let state = State::open(&state_file(&config))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), socket = %listener.path().display(), "the agent starts");
+    let (pulse, lasting) = (Pulse::default(), TaskTracker::new());
+    let informed = service_manager::keep_informed(board.clone(), pulse.clone(), shutdown.clone());
+    let informed = tokio::spawn(informed);
     for generation in 1.. {
         let hub = Hub {
             config: Arc::new(config.clone()),
             clock: clock.clone(),
             shutdown: shutdown.child_token(),
+            end: shutdown.clone(),
+            lasting: lasting.clone(),
             board: board.clone(),
             state: state.clone(),
+            pulse: pulse.clone(),
         };
-        let services = Services::new(&hub, generation);
-        let running = supervisor::run(&hub, tasks(&services, &listener));
-        let watched = watch(&hub, &reload);
-        let (next, ()) = tokio::join!(watched, running);
-        match next {
+        match live(&hub, generation, &listener, &reload).await {
             Some(next) => config = next,
             None => break,
         }
     }
+    lasting.close();
+    if tokio::time::timeout(supervisor::GRACE, lasting.wait()).await.is_err() {
+        tracing::warn!("{} jobs did not end in time and are abandoned", lasting.len());
+    }
+    let _ = informed.await;
     tracing::info!("the agent has ended");
     Ok(())
+}
+
+/// A generation, from its first task to its last; the configuration of the next one, if there is to be one.
+async fn live(
+    hub: &Hub,
+    generation: u64,
+    listener: &control::Listener,
+    reload: &Notify,
+) -> Option<Config> {
+    let services = Services::new(hub, generation);
+    let running = supervisor::run(hub, tasks(&services, listener));
+    let watched = async {
+        // `running`, polled first, has started the tasks.
+        service_manager::ready();
+        tracing::info!(generation, "the agent works");
+        watch(hub, reload).await
+    };
+    let ((), next) = tokio::join!(running, watched);
+    next
 }
 
 /// Ends the generation: with the next configuration after a reload, with None at the end.
 async fn watch(hub: &Hub, reload: &Notify) -> Option<Config> {
     loop {
         tokio::select! {
-            () = hub.shutdown.cancelled() => return None,
+            () = hub.end.cancelled() => {
+                service_manager::stopping();
+                return None;
+            }
             () = reload.notified() => {}
         }
+        service_manager::reloading();
         match reread(&hub.config) {
             Ok(next) => {
                 tracing::info!(config = %next.path.display(), "reloading");
@@ -81,6 +113,7 @@ async fn watch(hub: &Hub, reload: &Notify) -> Option<Config> {
             Err(error) => {
                 let hint = error.hint_text().unwrap_or_default();
                 tracing::error!(%error, hint, "the configuration is not taken over; the old one goes on");
+                service_manager::ready();
             }
         }
     }

@@ -134,7 +134,7 @@ fn fetch_answer(argv: &[OsString]) -> u8 {
         }
     };
     let ctx = Context::new(&cli.global);
-    super::start_log(&ctx);
+    super::start_log(&ctx, false);
     let fetched = match &cli.command {
         Root::Wal(Command::Fetch(args)) => failpoint::setup().and_then(|()| run_fetch(&ctx, args)),
         _ => Err(Error::new(Code::Usage, "this is no `pgkeep wal fetch NAME DEST`")),
