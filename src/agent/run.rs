@@ -75,12 +75,7 @@ pub async fn run(start: Start) -> Result<()> {
 }
 
 /// A generation, from its first task to its last; the configuration of the next one, if there is to be one.
-async fn live(
-    hub: &Hub,
-    generation: u64,
-    listener: &control::Listener,
-    reload: &Notify,
-) -> Option<Config> {
+async fn live(hub: &Hub, generation: u64, listener: &control::Listener, reload: &Notify) -> Option<Config> {
     let services = Services::new(hub, generation);
     let running = supervisor::run(hub, tasks(&services, listener));
     let watched = async {

@@ -158,7 +158,10 @@ fn prepared(connection: Connection) -> rusqlite::Result<Connection> {
     let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     let done: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if sound != "ok" || MIGRATIONS.len() < done as usize {
-        return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), Some(sound)));
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+            Some(sound),
+        ));
     }
     for (number, statement) in (1u32..).zip(MIGRATIONS) {
         if number > done {

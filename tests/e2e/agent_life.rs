@@ -193,7 +193,11 @@ fn agent_logs_to_the_journal_without_times_and_elsewhere_with_them() {
     let meta = std::fs::metadata(&log).unwrap();
     let pgkeep = env.pgkeep.clone().env("JOURNAL_STREAM", format!("{}:{}", device(&meta), inode(&meta)));
     let agent = Agent::start_as(&env, &pgkeep);
-    assert!(!agent.log().is_empty() && agent.log().lines().all(|line| !line.starts_with("20")), "{}", agent.log());
+    assert!(
+        !agent.log().is_empty() && agent.log().lines().all(|line| !line.starts_with("20")),
+        "{}",
+        agent.log()
+    );
 }
 
 #[test]
@@ -226,7 +230,10 @@ fn agent_for_clusters_of_several_owners_is_refused_with_the_way_out() {
     let other = env.root.dir("other", 0o755);
     std::os::unix::fs::chown(&other, Some(1), Some(1)).unwrap();
     let pgkeep = env.with_config("two.toml", |text| {
-        let table = format!("[cluster.other]\nconnection = \"host=/tmp\"\ndata_directory = \"{}\"\n", other.display());
+        let table = format!(
+            "[cluster.other]\nconnection = \"host=/tmp\"\ndata_directory = \"{}\"\n",
+            other.display()
+        );
         format!("{text}\n{table}")
     });
     pgkeep.user(User::Caller).run(["agent"]).fails_with("config", 2).says("an agent for each");
