@@ -204,7 +204,7 @@ mod tests {
             shutdown: tokio_util::sync::CancellationToken::new(),
             board,
             state: Memory::in_memory().unwrap(),
-            end: CancellationToken::new(),
+            end: tokio_util::sync::CancellationToken::new(),
             lasting: tokio_util::task::TaskTracker::new(),
             pulse: crate::agent::pulse::Pulse::default(),
         }
