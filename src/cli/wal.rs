@@ -87,7 +87,7 @@ fn push(ctx: &Context, path: &Path, quick: bool) -> Result<Outcome> {
         }
     }
     if quick {
-        super::start_log(ctx);
+        super::start_log(ctx, false);
     }
     let request = push::Request {
         config: &config,
