@@ -189,6 +189,17 @@ impl Error {
             cause: Some(Box::new(self)),
         }))
     }
+    /// The same failure for another who meets it: what it says of its causes is text from here on.
+    pub fn again(&self) -> Self {
+        Self(Box::new(Inner {
+            code: self.0.code,
+            what: self.to_string(),
+            place: None,
+            hint: self.0.hint.clone(),
+            runbook: self.0.runbook,
+            cause: None,
+        }))
+    }
     /// A local file operation that failed.
     pub fn io(what: impl Into<String>, place: impl AsRef<std::path::Path>, cause: std::io::Error) -> Self {
         let full = cause.kind() == std::io::ErrorKind::StorageFull;
@@ -275,5 +286,8 @@ mod tests {
             outer.to_string(),
             "cannot take the backup: cannot open the file, /x: No such file or directory (os error 2)"
         );
+        let again = outer.again();
+        assert_eq!(again.to_string(), outer.to_string());
+        assert_eq!((again.code(), again.hint_text()), (Code::Io, Some("look")));
     }
 }

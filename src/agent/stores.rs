@@ -37,7 +37,7 @@ enum State {
     Closed,
     Trying(JoinHandle<Result<Repository>>),
     Open(Repository),
-    Failed { at: Instant, code: Code, what: String, hint: Option<String> },
+    Failed { at: Instant, error: Error },
 }
 
 impl Stores {
@@ -86,13 +86,7 @@ impl Slot {
         loop {
             match &mut *state {
                 State::Open(repository) => return Ok(repository.clone()),
-                State::Failed { at, code, what, hint } if at.elapsed() < RETRY => {
-                    let error = Error::new(*code, what.as_str());
-                    return Err(match hint {
-                        Some(hint) => error.hint(hint.as_str()),
-                        None => error,
-                    });
-                }
+                State::Failed { at, error } if at.elapsed() < RETRY => return Err(error.again()),
                 State::Closed | State::Failed { .. } => *state = State::Trying(self.begin()),
                 State::Trying(attempt) => {
                     let Ok(ended) = tokio::time::timeout(PATIENCE, attempt).await else {
@@ -106,12 +100,7 @@ impl Slot {
                         Ok(repository) => State::Open(repository),
                         Err(error) => {
                             store_facts::not_opened(&self.hub, &self.config.name, &error);
-                            State::Failed {
-                                at: Instant::now(),
-                                code: error.code(),
-                                what: error.to_string(),
-                                hint: error.hint_text().map(str::to_owned),
-                            }
+                            State::Failed { at: Instant::now(), error }
                         }
                     };
                 }

@@ -118,7 +118,9 @@ impl Shipper {
         repositories: &Repositories,
     ) -> Result<Self> {
         if let Some((name, _, error)) = repositories.unavailable().iter().find(|(_, required, _)| *required) {
-            return Err(again(error).while_doing(format!("the required repository {name} is not available")));
+            return Err(error
+                .again()
+                .while_doing(format!("the required repository {name} is not available")));
         }
         let protection = configured::protection(config)?;
         let root = WalRoot::new(cluster, system);
@@ -359,14 +361,5 @@ impl<'a> Count<'a> {
 impl Drop for Count<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The same failure for another who meets it.
-fn again(error: &Error) -> Error {
-    let copy = Error::new(error.code(), error.to_string());
-    match error.hint_text() {
-        Some(hint) => copy.hint(hint),
-        None => copy,
     }
 }

@@ -44,7 +44,7 @@ impl Lister {
             let turn = tokio::select! {
                 biased;
                 answer = &mut told => match answer {
-                    Ok(answer) => return answer.map_err(again),
+                    Ok(answer) => return answer.map_err(|error| error.again()),
                     // The one who listed for us was cancelled.
                     Err(_) => continue,
                 },
@@ -61,7 +61,7 @@ impl Lister {
                 let _ = tell.send(answer.clone());
             }
             if let Ok(answer) = told.await {
-                return answer.map_err(again);
+                return answer.map_err(|error| error.again());
             }
         }
     }
@@ -91,16 +91,6 @@ impl Lister {
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<(WalFileName, oneshot::Sender<Answer>)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The same failure for each who asked.
-#[allow(clippy::needless_pass_by_value)] // for `map_err`
-fn again(error: Arc<Error>) -> Error {
-    let copy = Error::new(error.code(), error.to_string());
-    match error.hint_text() {
-        Some(hint) => copy.hint(hint),
-        None => copy,
     }
 }
 
