@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Hub;
 use super::board::Failure;
@@ -54,10 +55,10 @@ async fn keep_alive(hub: Hub, task: Task) {
         hub.board.update(|all| all.tasks.entry(task.name.clone()).or_default().starts_total += 1);
         let begun = hub.clock.instant();
         // A task of its own, so that a panic ends it and not the supervisor.
-        let ended = AbortOnDrop(tokio::spawn((task.start)())).await_end().await;
-        let error = match ended {
-            Ok(()) => return,
-            Err(error) => error,
+        let error = match AbortOnDropHandle::new(tokio::spawn((task.start)())).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(panic) => Error::internal("a task of the agent panicked").because(panic),
         };
         if hub.shutdown.is_cancelled() {
             return;
@@ -70,20 +71,5 @@ async fn keep_alive(hub: Hub, task: Task) {
             () = hub.shutdown.cancelled() => return,
         }
         pause = if begun.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
-    }
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<Result<()>>);
-
-impl AbortOnDrop {
-    async fn await_end(mut self) -> Result<()> {
-        (&mut self.0)
-            .await
-            .unwrap_or_else(|e| Err(Error::internal("a task of the agent panicked").because(e)))
-    }
-}
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

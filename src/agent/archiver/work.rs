@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::acks::Acks;
 use super::facts::Tally;
@@ -93,7 +94,7 @@ impl Archiver {
     pub(super) async fn run(mut self, heard: &mut mpsc::Receiver<Ask>) -> Result<()> {
         let shutdown = self.services.hub.shutdown.clone();
         let holes = holes::Watcher::new(&self.services, &self.cluster.name);
-        let _holes = AbortOnDrop(tokio::spawn(holes.clone().run()));
+        let _holes = AbortOnDropHandle::new(tokio::spawn(holes.clone().run()));
         loop {
             self.begin_what_is_due();
             self.report(&holes);
@@ -333,12 +334,4 @@ async fn end_of<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
 
 fn panicked(error: JoinError) -> Error {
     Error::internal("a step of the archiver panicked").because(error)
-}
-
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
