@@ -259,7 +259,7 @@ pub(in crate::archive) fn others_warning(looked: &Looked, others: &[ShortDigest]
     )]
 }
 
-fn taken(place: &str) -> Error {
+pub(in crate::archive) fn taken(place: &str) -> Error {
     Error::new(Code::WalConflict, "the archive holds other content under this file's name").at(place)
 }
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::super::push::lane::{self, Cargo, Goal, Looked};
 use super::super::push::{Presence, presence};
 use super::Target;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::model::WalFileName;
 
 /// How long a repository that was left behind is passed over.
@@ -44,10 +44,7 @@ impl Along {
         let looked = target.look(goal.name, std::future::ready(())).await?;
         match presence(&looked.listing, goal.name, cargo.digest(), cargo.is_damaged()) {
             Presence::Present { others } => Ok(lane::others_warning(&looked, &others)),
-            Presence::Conflict { .. } => {
-                Err(Error::new(Code::WalConflict, "the archive holds other content under this file's name")
-                    .at(target.repository.place(&goal.name.to_string())))
-            }
+            Presence::Conflict { .. } => Err(lane::taken(&target.repository.place(&goal.name.to_string()))),
             Presence::Absent => {
                 let (placed, mut warnings) = lane::place(&looked, goal, cargo).await?;
                 let now = target.look(goal.name, std::future::ready(())).await?;
