@@ -2,7 +2,7 @@
 //! that is wiped, and printed nowhere.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -24,15 +24,14 @@ pub enum Secret {
 impl Secret {
     /// Reads the value; an empty one is an error.
     pub fn resolve(&self) -> Result<Zeroizing<String>> {
-        let wrong = |what: &str| Error::new(Code::Key, what.to_owned()).at(self.place());
         let value = match self {
             Self::Env(name) => Zeroizing::new(
                 std::env::var(name)
-                    .map_err(|e| wrong("the environment variable of a secret is not set").because(e))?,
+                    .map_err(|e| self.wrong("the environment variable of a secret is not set").because(e))?,
             ),
             Self::File(path) => Zeroizing::new(
                 std::fs::read_to_string(path)
-                    .map_err(|e| wrong("cannot read the file of a secret").because(e))?,
+                    .map_err(|e| self.wrong("cannot read the file of a secret").because(e))?,
             ),
             Self::Command(command) => {
                 let output = Command::new("/bin/sh")
@@ -40,19 +39,34 @@ impl Secret {
                     .stdin(Stdio::null())
                     .stderr(Stdio::inherit())
                     .output()
-                    .map_err(|e| wrong("cannot run the command of a secret").because(e))?;
-                let bytes = Zeroizing::new(output.stdout);
-                if !output.status.success() {
-                    return Err(wrong("the command of a secret failed")
-                        .because(std::io::Error::other(output.status.to_string())));
-                }
-                let text = std::str::from_utf8(&bytes)
-                    .map_err(|_| wrong("the command of a secret printed something that is no text"))?;
-                Zeroizing::new(text.to_owned())
+                    .map_err(|e| self.wrong("cannot run the command of a secret").because(e))?;
+                return self.printed(output.status, output.stdout);
             }
         };
-        let trimmed = Zeroizing::new(value.trim_end_matches(['\n', '\r']).to_owned());
-        if trimmed.is_empty() { Err(wrong("a secret is empty")) } else { Ok(trimmed) }
+        self.trimmed(&value)
+    }
+
+    /// What a command printed, if it succeeded and printed a text.
+    fn printed(&self, status: ExitStatus, output: Vec<u8>) -> Result<Zeroizing<String>> {
+        let bytes = Zeroizing::new(output);
+        if !status.success() {
+            let status = std::io::Error::other(status.to_string());
+            return Err(self.wrong("the command of a secret failed").because(status));
+        }
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| self.wrong("the command of a secret printed something that is no text"))?;
+        self.trimmed(text)
+    }
+    /// Without the line's end; an empty value is an error.
+    fn trimmed(&self, value: &str) -> Result<Zeroizing<String>> {
+        let trimmed = value.trim_end_matches(['\n', '\r']);
+        if trimmed.is_empty() {
+            return Err(self.wrong("a secret is empty"));
+        }
+        Ok(Zeroizing::new(trimmed.to_owned()))
+    }
+    fn wrong(&self, what: &str) -> Error {
+        Error::new(Code::Key, what).at(self.place())
     }
 
     /// Where the value comes from, for messages.
@@ -63,28 +77,13 @@ impl Secret {
             Self::Command(command) => format!("command `{command}`"),
         }
     }
-}
 
-impl Secret {
     /// As `resolve` for a task that must not wait: the command has until the deadline, and is then killed.
     pub async fn resolve_within(&self, deadline: Duration) -> Result<Zeroizing<String>> {
         let Self::Command(command) = self else { return self.resolve() };
-        let wrong = |what: &str| Error::new(Code::Key, what.to_owned()).at(self.place());
         let ended = Run::new("/bin/sh", deadline).args(["-c", command]).run().await;
-        let ended = ended.map_err(|e| wrong("cannot run the command of a secret").because(e))?;
-        let bytes = Zeroizing::new(ended.stdout);
-        if !ended.status.success() {
-            let status = std::io::Error::other(ended.status.to_string());
-            return Err(wrong("the command of a secret failed").because(status));
-        }
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|_| wrong("the command of a secret printed something that is no text"))?;
-        let trimmed = text.trim_end_matches(['\n', '\r']);
-        if trimmed.is_empty() {
-            Err(wrong("a secret is empty"))
-        } else {
-            Ok(Zeroizing::new(trimmed.to_owned()))
-        }
+        let ended = ended.map_err(|e| self.wrong("cannot run the command of a secret").because(e))?;
+        self.printed(ended.status, ended.stdout)
     }
 }
 
