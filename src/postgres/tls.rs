@@ -44,11 +44,15 @@ fn verifier(info: &ConnInfo, provider: Arc<CryptoProvider>) -> Result<Arc<dyn Se
         (Some(RootCert::System), _) => Some(system_roots()?),
         (Some(RootCert::File(path)), _) => Some(file_roots(path)?),
     };
-    let Some(roots) = roots else { return Ok(Arc::new(AnyCertificate(provider))) };
-    let web = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+    let Some(roots) = roots else { return Ok(Arc::new(Lenient { provider, chain: None })) };
+    let web = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
         .map_err(|e| Error::new(Code::Config, "the root certificates cannot be used").because(e))?;
-    if info.sslmode == SslMode::VerifyFull { Ok(web) } else { Ok(Arc::new(AnyName(web))) }
+    if info.sslmode == SslMode::VerifyFull {
+        Ok(web)
+    } else {
+        Ok(Arc::new(Lenient { provider, chain: Some(web) }))
+    }
 }
 
 fn system_roots() -> Result<RootCertStore> {
@@ -98,47 +102,16 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
         .map_err(|e| Error::new(Code::Key, "cannot read the client key").at(path.display()).because(e))
 }
 
-/// Encrypts to whoever answers: `sslmode` up to `require` without a root certificate.
+/// What libpq's weaker modes believe of a certificate. That the server has its key is always checked.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-/// The chain must lead to a root; the name in it does not matter: `verify-ca`.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct Lenient {
+    provider: Arc<CryptoProvider>,
+    /// `verify-ca`: the chain must lead to a root, whatever name is in it. None encrypts to whoever answers: `sslmode`
+    /// up to `require` without a root certificate.
+    chain: Option<Arc<WebPkiServerVerifier>>,
 }
 
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -148,8 +121,9 @@ impl ServerCertVerifier for AnyName {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         use rustls::Error::InvalidCertificate;
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
         // The chain is verified before the name is compared, so these two mean that the chain is good.
-        match self.0.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+        match chain.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
             Err(InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -162,7 +136,8 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
     }
     fn verify_tls13_signature(
         &self,
@@ -170,9 +145,10 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
