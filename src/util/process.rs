@@ -2,7 +2,8 @@
 //! leaving its children behind.
 //!
 //! The program gets a process group of its own. When the deadline passes, or the future is dropped, the whole group
-//! is killed. [`Run::stream`] hands on endless output as it comes. A daemon that it started in a session of its own (`pg_ctl start`) is not part of the group and lives.
+//! is killed. [`Run::stream`] hands on endless output as it comes. A daemon that it started in a session of its own
+//! (`pg_ctl start`) is not part of the group and lives.
 
 mod stream;
 

@@ -66,9 +66,9 @@ fn an_empty_host_is_restored_from_nothing_but_the_repository_and_the_identity() 
     ledger.assert_ends_at(&env.pg, 4);
 }
 
-#[test]
-fn tablespaces_return_to_their_places_and_the_old_ones_stay() {
-    let env = TestEnv::new(17);
+/// A table in a tablespace that the backup holds, and another in one that is only in the WAL after it.
+fn with_two_tablespaces(major: u32) -> (TestEnv, [PathBuf; 2]) {
+    let env = TestEnv::new(major);
     let home = env.root.dir("space", 0o700);
     env.pg.sql(&format!("create tablespace space location '{}'", home.display()));
     env.pg.sql("create table kept tablespace space as select generate_series(1, 1000) as i");
@@ -77,6 +77,12 @@ fn tablespaces_return_to_their_places_and_the_old_ones_stay() {
     env.pg.sql(&format!("create tablespace newer location '{}'", newer.display()));
     env.pg.sql("create table younger tablespace newer as select generate_series(1, 500) as i");
     env.pg.switch_and_archive();
+    (env, [home, newer])
+}
+
+#[test]
+fn tablespaces_return_to_their_places_and_the_old_ones_stay() {
+    let (env, [home, newer]) = with_two_tablespaces(17);
     env.pg.sql("drop table kept");
     env.pgkeep.run(["restore", "--to", "latest", "--yes"]).ok();
     assert_eq!(env.pg.one("select count(*)::text from younger"), "500");
@@ -91,15 +97,7 @@ fn tablespaces_return_to_their_places_and_the_old_ones_stay() {
 
 #[test]
 fn a_restore_killed_between_its_moves_leaves_nothing_that_starts_without_its_tablespaces() {
-    let env = TestEnv::new(18);
-    let home = env.root.dir("space", 0o700);
-    env.pg.sql(&format!("create tablespace space location '{}'", home.display()));
-    env.pg.sql("create table kept tablespace space as select generate_series(1, 1000) as i");
-    env.backup();
-    let newer = env.root.dir("newer", 0o700);
-    env.pg.sql(&format!("create tablespace newer location '{}'", newer.display()));
-    env.pg.sql("create table younger tablespace newer as select generate_series(1, 500) as i");
-    env.pg.switch_and_archive();
+    let (env, [home, newer]) = with_two_tablespaces(18);
     let args = ["restore", "--to", "latest", "--yes"];
     env.pgkeep.clone().failpoint("restore-after-first-move", "return(kill)").run(args).was_killed();
     assert!(env.pg.try_start().is_err(), "the old cluster was started in the middle of the moves");

@@ -10,7 +10,7 @@ use pgkeep::model::SegmentName;
 use pgkeep::repository::keys::wal::WalObjectName;
 
 use crate::wal_place::{
-    Tmpfs, after, digest_of, fetch, fetched, place, push, put_object, segments, wal_file,
+    Tmpfs, after, behind_a_proxy, digest_of, fetch, fetched, place, push, put_object, segments, wal_file,
 };
 
 fn small(major: u32) -> EnvOptions {
@@ -289,17 +289,9 @@ mod several_repositories {
 mod over_s3 {
     use super::*;
 
-    fn behind_a_proxy() -> (TestEnv, FaultProxy) {
-        let store = S3::fresh_bucket();
-        let proxy = FaultProxy::before(store.endpoint());
-        let endpoint = proxy.endpoint();
-        let options = small(17).s3_repository_at("s3", true, store, &endpoint);
-        (place(options.config("[archive]\nfetch_deadline = \"2s\"")), proxy)
-    }
-
     #[test]
     fn a_store_that_fails_is_200_and_for_a_standby_1_within_seconds() {
-        let (env, proxy) = behind_a_proxy();
+        let (env, proxy) = behind_a_proxy(small(17).config("[archive]\nfetch_deadline = \"2s\""));
         let (names, bytes) = three(&env);
         let faults = [Fault::Stall, Fault::Status(500), Fault::Status(403), Fault::ResetBefore];
         let failing = |name: &str, status: i32| {
@@ -330,7 +322,7 @@ mod over_s3 {
 
     #[test]
     fn a_body_that_is_shorter_than_was_stored_is_never_taken_for_the_file() {
-        let (env, proxy) = behind_a_proxy();
+        let (env, proxy) = behind_a_proxy(small(17).config("[archive]\nfetch_deadline = \"2s\""));
         let (names, _) = three(&env);
         let segment = format!("{}-", names[0]);
         proxy.rule(Rule::always(Fault::ShortBody).method("GET").path(&segment));
@@ -339,7 +331,7 @@ mod over_s3 {
 
     #[test]
     fn a_body_that_breaks_once_is_carried_on_with() {
-        let (env, proxy) = behind_a_proxy();
+        let (env, proxy) = behind_a_proxy(small(17).config("[archive]\nfetch_deadline = \"2s\""));
         let (names, bytes) = three(&env);
         for fault in [Fault::CutBody, Fault::Status(503), Fault::ResetBefore] {
             proxy.rule(Rule::always(fault).method("GET").path(&names[0]).times(1));
@@ -349,7 +341,7 @@ mod over_s3 {
 
     #[test]
     fn sigterm_ends_it_as_sigterm() {
-        let (env, proxy) = behind_a_proxy();
+        let (env, proxy) = behind_a_proxy(small(17).config("[archive]\nfetch_deadline = \"2s\""));
         let (names, _) = three(&env);
         proxy.all(Fault::Stall);
         let running =

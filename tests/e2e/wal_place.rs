@@ -17,7 +17,7 @@ use pgkeep::repository::{self, Repository, SystemDocument, add_cluster, add_syst
 use sha2::Digest as _;
 
 use crate::support::root::Ids;
-use crate::support::{EnvOptions, Pgkeep, Ran, TestEnv};
+use crate::support::{EnvOptions, FaultProxy, Pgkeep, Ran, S3, TestEnv};
 
 /// A running server that archives nowhere yet, and its repositories, made without `pgkeep init`.
 pub fn place(options: EnvOptions) -> TestEnv {
@@ -27,6 +27,14 @@ pub fn place(options: EnvOptions) -> TestEnv {
     make_repositories(&env);
     make_host_key(&env);
     env
+}
+
+/// The same with its one repository in a bucket, behind a network that misbehaves on demand.
+pub fn behind_a_proxy(options: EnvOptions) -> (TestEnv, FaultProxy) {
+    let store = S3::fresh_bucket();
+    let proxy = FaultProxy::before(store.endpoint());
+    let endpoint = proxy.endpoint();
+    (place(options.s3_repository_at("s3", true, store, &endpoint)), proxy)
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {

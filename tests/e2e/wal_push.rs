@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::support::{Build, EnvOptions, Fault, FaultProxy, Ledger, Rule, S3, Stop, TestEnv};
 use pgkeep::repository::keys::wal::WalObjectName;
 
-use crate::wal_place::{Tmpfs, digest_of, opened_by_hand, place, push, put_object, segments, wal_file};
+use crate::wal_place::{
+    Tmpfs, behind_a_proxy, digest_of, opened_by_hand, place, push, put_object, segments, wal_file,
+};
 
 /// Small segments, so that a test has many of them quickly.
 fn small(major: u32) -> EnvOptions {
@@ -382,17 +384,9 @@ mod optional_repositories {
 mod over_s3 {
     use super::*;
 
-    fn behind_a_proxy() -> (TestEnv, FaultProxy) {
-        let store = S3::fresh_bucket();
-        let proxy = FaultProxy::before(store.endpoint());
-        let endpoint = proxy.endpoint();
-        let options = small(17).s3_repository_at("s3", true, store, &endpoint);
-        (place(options.config("[archive]\npush_deadline = \"4s\"")), proxy)
-    }
-
     #[test]
     fn a_store_that_is_down_silent_or_refusing_is_a_failure_within_the_deadline() {
-        let (env, proxy) = behind_a_proxy();
+        let (env, proxy) = behind_a_proxy(small(17).config("[archive]\npush_deadline = \"4s\""));
         let name = segments(&env, 1).remove(0);
         let fails = |code: &str| {
             let ran = push(&env, &env.pgkeep, &name).fails_with(code, 1);
@@ -416,7 +410,7 @@ mod over_s3 {
 
     #[test]
     fn a_lost_answer_is_found_out_to_be_our_own_write() {
-        let (env, proxy) = behind_a_proxy();
+        let (env, proxy) = behind_a_proxy(small(17).config("[archive]\npush_deadline = \"4s\""));
         let name = segments(&env, 1).remove(0);
         proxy.rule(Rule::always(Fault::LoseAnswer).method("PUT").path("/wal/").times(1));
         push(&env, &env.pgkeep, &name).ok();
