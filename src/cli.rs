@@ -17,12 +17,14 @@ pub mod args;
 pub mod backup;
 pub mod catalogs;
 pub mod check;
+pub mod completions;
 pub mod config;
 pub mod context;
 pub mod error_list;
 pub mod init;
 pub mod key;
 pub mod list;
+pub mod man;
 pub mod progress;
 pub mod report;
 pub mod restore;
@@ -81,10 +83,12 @@ fn listens(command: &Command) -> bool {
     match command {
         // The agent listens in its own way.
         Command::Agent(_)
+        | Command::Completions(_)
         | Command::Config(_)
         | Command::Init(_)
         | Command::Key(_)
         | Command::List(_)
+        | Command::Man(_)
         | Command::Show(_)
         | Command::Wal(_)
         | Command::Window(_) => false,
@@ -105,6 +109,8 @@ fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
         Command::List(args) => list::run(ctx, args),
         Command::Show(args) => show::run(ctx, args),
         Command::Window(args) => window::run(ctx, args),
+        Command::Man(args) => man::run(ctx, args),
+        Command::Completions(args) => completions::run(ctx, args),
     }
 }
 

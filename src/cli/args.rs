@@ -61,6 +61,8 @@ pub enum Command {
     Config(super::config::Command),
     #[command(subcommand)]
     Key(super::key::Command),
+    Man(super::man::Args),
+    Completions(super::completions::Args),
 }
 
 fn cluster_name(text: &str) -> Result<ClusterName, String> {
