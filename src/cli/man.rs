@@ -20,7 +20,10 @@ pub struct Args {
 
 const FILES: [(&str, &str); 4] = [
     (super::args::DEFAULT_CONFIG, "The configuration; `pgkeep config example` prints one with every key."),
-    ("/etc/pgkeep/identity.txt", "Opens the backups. Only where restores run; a copy belongs far from this host."),
+    (
+        "/etc/pgkeep/identity.txt",
+        "Opens the backups. Only where restores run; a copy belongs far from this host.",
+    ),
     ("/var/lib/pgkeep/keys/", "This host's own keys."),
     ("/run/pgkeep/agent.sock", "Where the agent answers."),
 ];
@@ -34,7 +37,10 @@ const EXITS: [(&str, &str); 5] = [
 const FETCH_EXITS: [(&str, &str); 3] = [
     ("0", "Delivered."),
     ("1", "Does not exist."),
-    ("200", "Everything else. PostgreSQL stops its recovery instead of taking it for the end of the archive."),
+    (
+        "200",
+        "Everything else. PostgreSQL stops its recovery instead of taking it for the end of the archive.",
+    ),
 ];
 
 pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
@@ -116,6 +122,9 @@ mod tests {
         assert!(read("pgkeep-wal-fetch.1").contains("200"));
         assert!(read("pgkeep-restore.1").contains("pgkeep(1)"));
         let commands = root().get_subcommands().count();
-        assert!(std::fs::read_dir(directory.path()).unwrap().count() > commands, "nested commands have pages too");
+        assert!(
+            std::fs::read_dir(directory.path()).unwrap().count() > commands,
+            "nested commands have pages too"
+        );
     }
 }
