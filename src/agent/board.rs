@@ -246,6 +246,8 @@ pub enum RunOutcome {
     Failed,
     /// Another host of the cluster did it, or is doing it.
     Elsewhere,
+    /// Its time came while it still ran; only in the history, never the last run.
+    Skipped,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

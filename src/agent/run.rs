@@ -11,10 +11,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::jobs::Jobs;
 use super::pulse::Pulse;
 use super::services::Services;
 use super::supervisor::{self, Task};
-use super::{Board, Hub, State, archiver, control, http, service_manager, tail};
+use super::{Board, Hub, State, archiver, control, http, scheduler, service_manager, tail};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::util::clock::Clock;
@@ -36,6 +37,7 @@ fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
     tasks.extend(http::task(&services.hub));
     tasks.extend(archiver::tasks(services));
     tasks.extend(tail::tasks(services));
+    tasks.push(scheduler::task(services));
     tasks
 }
 
@@ -49,6 +51,7 @@ pub async fn run(start: Start) -> Result<()> {
     let (pulse, lasting) = (Pulse::default(), TaskTracker::new());
     let informed = service_manager::keep_informed(board.clone(), pulse.clone(), shutdown.clone());
     let informed = tokio::spawn(informed);
+    let jobs = Jobs::default();
     for generation in 1.. {
         let hub = Hub {
             config: Arc::new(config.clone()),
@@ -60,7 +63,10 @@ pub async fn run(start: Start) -> Result<()> {
             state: state.clone(),
             pulse: pulse.clone(),
         };
-        match live(&hub, generation, &listener, &reload).await {
+        if generation == 1 {
+            Jobs::bury(&hub)?;
+        }
+        match live(Services::new(&hub, generation, &jobs), &listener, &reload).await {
             Some(next) => config = next,
             None => break,
         }
@@ -75,8 +81,8 @@ pub async fn run(start: Start) -> Result<()> {
 }
 
 /// A generation, from its first task to its last; the configuration of the next one, if there is to be one.
-async fn live(hub: &Hub, generation: u64, listener: &control::Listener, reload: &Notify) -> Option<Config> {
-    let services = Services::new(hub, generation);
+async fn live(services: Services, listener: &control::Listener, reload: &Notify) -> Option<Config> {
+    let Services { hub, generation, .. } = &services;
     let running = supervisor::run(hub, tasks(&services, listener));
     let watched = async {
         // `running`, polled first, has started the tasks.

@@ -3,6 +3,7 @@
 
 use super::Hub;
 use super::archiver::Archivers;
+use super::jobs::Jobs;
 use super::stores::Stores;
 
 /// Cheap to clone.
@@ -12,16 +13,19 @@ pub struct Services {
     pub stores: Stores,
     /// The way of `wal push` to the archivers.
     pub archivers: Archivers,
+    /// Runs, which outlive a generation.
+    pub jobs: Jobs,
     /// Counts the configurations that this process has worked with, from 1.
     pub generation: u64,
 }
 
 impl Services {
-    pub fn new(hub: &Hub, generation: u64) -> Self {
+    pub fn new(hub: &Hub, generation: u64, jobs: &Jobs) -> Self {
         Self {
             hub: hub.clone(),
             stores: Stores::new(hub),
             archivers: Archivers::new(&hub.config),
+            jobs: jobs.clone(),
             generation,
         }
     }

@@ -12,6 +12,7 @@
 //! Pure: what comes after a moment depends on nothing but the schedule, the zone and that moment.
 
 use std::fmt;
+use std::time::Duration;
 
 use chrono::offset::LocalResult;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, TimeZone, Utc};
@@ -117,6 +118,16 @@ impl Schedule {
             }
         }
         Some(last)
+    }
+
+    /// The longest span between two moments among those after `now`: a weekend, for business hours. None where there
+    /// are not two.
+    pub fn longest_interval(&self, now: Timestamp) -> Option<Duration> {
+        /// A year of days, weeks of hours.
+        const MOMENTS: usize = 400;
+        let moments = std::iter::successors(self.next_after(now), |at| self.next_after(*at)).take(MOMENTS);
+        let moments: Vec<Timestamp> = moments.collect();
+        moments.windows(2).map(|two| two[1].since(two[0])).max()
     }
 
     fn offset(&self, at: DateTime<Utc>) -> chrono::FixedOffset {

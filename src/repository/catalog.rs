@@ -12,7 +12,7 @@ use super::record::{BackupRecord, PageErrors};
 use super::signature::{Trust, Verdict};
 use super::{Repository, keys};
 use crate::error::{Code, Error, Result};
-use crate::model::{BackupId, ClusterName};
+use crate::model::{BackupId, BackupKind, ClusterName, Timestamp};
 use crate::storage::{self, ObjectInfo};
 
 /// Records fetched at once.
@@ -140,6 +140,35 @@ impl Survey {
 pub async fn unpublished(repository: &Repository, cluster: &ClusterName) -> Result<BTreeMap<BackupId, u64>> {
     let objects = repository.storage.list(&backup::all(cluster), None).await?;
     Ok(Survey::of(cluster, &objects).unpublished)
+}
+
+/// The trusted, undamaged backups of one kind that were begun at or after `since`, oldest first. One listing, and only
+/// their records are read. A store that fails is an error, never "none".
+pub async fn trusted_since(
+    repository: &Repository,
+    cluster: &ClusterName,
+    kind: BackupKind,
+    since: Timestamp,
+    trust: &Trust,
+) -> Result<Vec<BackupRecord>> {
+    let objects = repository.storage.list(&backup::all(cluster), None).await?;
+    let Survey { published, signed, .. } = Survey::of(cluster, &objects);
+    let first = since.compact_seconds();
+    // An id begins with its second: older ones are not read.
+    let recent = published.into_iter().filter(|id| id.kind() == kind && id.as_str() >= first.as_str());
+    let mut found = Vec::new();
+    for id in recent {
+        match read_record(repository, cluster, &id, signed.contains(&id), trust).await {
+            Ok((record, Verdict::Trusted)) if record.started_at >= since && !record.is_damaged() => {
+                found.push(record);
+            }
+            Ok(_) => {}
+            Err(e) if matches!(e.code(), Code::StoreUnavailable | Code::StoreDenied) => return Err(e),
+            // What cannot be read is no backup.
+            Err(_) => {}
+        }
+    }
+    Ok(found)
 }
 
 async fn read_record(
