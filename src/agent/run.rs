@@ -134,11 +134,10 @@ fn reread(old: &Config) -> Result<Config> {
     Ok(next)
 }
 
-/// What is configured and not done by this version stops the agent before it starts: nobody may believe in backups that
-/// are not taken, or in alerts that nobody sends.
+/// What is configured and not done by this version stops the agent before it starts: nobody may believe in alerts that
+/// nobody sends.
 pub fn refuse_unserved(config: &Config) -> Result<()> {
     let unserved = [
-        ("[[job]]", !config.jobs.is_empty()),
         ("[[alert_sink]]", !config.alert_sinks.is_empty()),
         ("[heartbeat]", config.heartbeat.is_some()),
     ];
@@ -151,7 +150,7 @@ pub fn refuse_unserved(config: &Config) -> Result<()> {
         format!("the agent of this version does not serve {}", names.join(", ")),
     )
     .at(config.path.display())
-    .hint("take it out; until then let cron or a systemd timer run `pgkeep backup full`"))
+    .hint("take it out"))
 }
 
 fn state_file(config: &Config) -> PathBuf {

@@ -26,6 +26,8 @@ pub const NAMES: &[&str] = &[
     "backup-before-signature",
     "backup-before-stop",
     "fetch-panic",
+    "job-begun",
+    "job-ended",
     "push-after-upload",
     "push-before-answer",
     "push-before-upload",

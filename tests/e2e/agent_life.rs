@@ -26,11 +26,10 @@ fn agent_answers_reloads_and_ends_in_order_on_sigterm() {
 
 /// What nobody does must not look as if it were done.
 #[test]
-fn agent_does_not_start_with_jobs_that_it_would_not_run() {
-    let job = "[[job]]\nname = \"nightly\"\nkind = \"full\"\nschedule = \"0 2 * * *\"";
-    let env = EnvOptions::new(17).not_archiving().config(job).build();
-    let refused = env.pgkeep.run(["agent"]).fails_with("config", 2).says("does not serve [[job]]");
-    refused.says("pgkeep backup full");
+fn agent_does_not_start_with_what_it_would_not_do() {
+    let sink = "[[alert_sink]]\nname = \"ops\"\nkind = \"command\"\ncommand = \"true\"";
+    let env = EnvOptions::new(17).not_archiving().config(sink).build();
+    env.pgkeep.run(["agent"]).fails_with("config", 2).says("does not serve [[alert_sink]]");
 }
 
 #[test]

@@ -7,7 +7,7 @@ const JOB: &str = "[[job]]";
 pub(super) const SECTIONS: &[SectionDoc] = &[SectionDoc {
     head: JOB,
     example_head: "[[job]]",
-    meaning: "Not served by this version: the agent refuses to start with it. What the agent does by itself; there may be several. Without an agent nothing here happens.",
+    meaning: "What the agent does by itself; there may be several. Without an agent nothing here happens.",
 }];
 
 #[rustfmt::skip]
