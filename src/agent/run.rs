@@ -137,10 +137,8 @@ fn reread(old: &Config) -> Result<Config> {
 /// What is configured and not done by this version stops the agent before it starts: nobody may believe in alerts that
 /// nobody sends.
 pub fn refuse_unserved(config: &Config) -> Result<()> {
-    let unserved = [
-        ("[[alert_sink]]", !config.alert_sinks.is_empty()),
-        ("[heartbeat]", config.heartbeat.is_some()),
-    ];
+    let unserved =
+        [("[[alert_sink]]", !config.alert_sinks.is_empty()), ("[heartbeat]", config.heartbeat.is_some())];
     let names: Vec<&str> = unserved.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
     if names.is_empty() {
         return Ok(());

@@ -44,7 +44,9 @@ impl Run {
         });
         match run.outcome {
             RunOutcome::Failed => tracing::error!(job = %job.name, "a job failed: {}", run.text),
-            RunOutcome::Finding => tracing::warn!(job = %job.name, "a job found something wrong: {}", run.text),
+            RunOutcome::Finding => {
+                tracing::warn!(job = %job.name, "a job found something wrong: {}", run.text)
+            }
             _ => tracing::info!(job = %job.name, "a job has ended: {}", run.text),
         }
         facts::ended(&self.hub, &job.name);
@@ -168,7 +170,8 @@ impl Run {
             cancel: self.cancel.clone(),
         };
         // A task of its own: a panic in it is its failure and not ours.
-        let mut work = AbortOnDropHandle::new(tokio::spawn(async move { kind::of(&cx.job.work).run(&cx).await }));
+        let mut work =
+            AbortOnDropHandle::new(tokio::spawn(async move { kind::of(&cx.job.work).run(&cx).await }));
         let why = tokio::select! {
             ended = &mut work => return ended.unwrap_or_else(|e| Err(panicked(e))),
             () = tokio::time::sleep(job.deadline) => {

@@ -59,7 +59,10 @@ pub enum Next {
     Wait(Timestamp),
     Due(Due),
     /// This time is handled without a run.
-    PassOver { slot: Timestamp, why: Pass },
+    PassOver {
+        slot: Timestamp,
+        why: Pass,
+    },
     /// The memory was written by a clock that was wrong.
     ClockWasWrong,
 }

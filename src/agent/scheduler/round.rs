@@ -22,11 +22,22 @@ impl Class {
 /// What the loop is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    Start { job: JobConfig, cause: Cause, slot: Timestamp, attempt: u32 },
+    Start {
+        job: JobConfig,
+        cause: Cause,
+        slot: Timestamp,
+        attempt: u32,
+    },
     /// Handled without a run.
-    PassOver { job: JobConfig, slot: Timestamp, why: PassedOver },
+    PassOver {
+        job: JobConfig,
+        slot: Timestamp,
+        why: PassedOver,
+    },
     /// Remember that everything up to now is handled.
-    Forget { job: JobConfig },
+    Forget {
+        job: JobConfig,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -85,7 +85,11 @@ fn memories(services: &Services, jobs: &[JobConfig], now: Timestamp) -> Result<B
 fn role(snapshot: &Snapshot, cluster: &ClusterName) -> Role {
     match snapshot.clusters.get(cluster).map(|facts| &facts.server) {
         Some(server) if server.asked_at.is_some() && server.error.is_none() => {
-            if server.in_recovery { Role::Standby } else { Role::Primary }
+            if server.in_recovery {
+                Role::Standby
+            } else {
+                Role::Primary
+            }
         }
         _ => Role::Unknown,
     }

@@ -54,7 +54,8 @@ impl World {
     }
     fn end_runs(&mut self) {
         let now = self.now;
-        let ended: Vec<_> = self.ends.iter().filter(|(_, (end, _))| *end <= now).map(|(n, _)| n.clone()).collect();
+        let ended: Vec<_> =
+            self.ends.iter().filter(|(_, (end, _))| *end <= now).map(|(n, _)| n.clone()).collect();
         for name in ended {
             let (_, done) = self.ends.remove(&name).unwrap();
             let occupied = self.running.remove(&name).unwrap();
@@ -127,29 +128,38 @@ impl World {
 fn a_job_runs_once_at_each_of_its_times() {
     let mut world = World::new("2026-11-20T10:00:00Z", vec![job("nightly", "0 2 * * *", "UTC")]);
     world.until("2026-11-23T10:00:00Z");
-    assert_eq!(world.log(), [
-        "21 02:00 nightly schedule 21 02:00",
-        "22 02:00 nightly schedule 22 02:00",
-        "23 02:00 nightly schedule 23 02:00"
-    ]);
+    assert_eq!(
+        world.log(),
+        [
+            "21 02:00 nightly schedule 21 02:00",
+            "22 02:00 nightly schedule 22 02:00",
+            "23 02:00 nightly schedule 23 02:00"
+        ]
+    );
 }
 
 #[test]
 fn a_job_runs_once_a_day_through_both_changes_of_the_clocks() {
     let mut world = World::new("2026-03-27T12:00:00Z", vec![job("nightly", "30 2 * * *", "Europe/Berlin")]);
     world.until("2026-03-30T12:00:00Z");
-    assert_eq!(world.log(), [
-        "28 01:30 nightly schedule 28 01:30",
-        "29 01:00 nightly schedule 29 01:00",
-        "30 00:30 nightly schedule 30 00:30"
-    ]);
+    assert_eq!(
+        world.log(),
+        [
+            "28 01:30 nightly schedule 28 01:30",
+            "29 01:00 nightly schedule 29 01:00",
+            "30 00:30 nightly schedule 30 00:30"
+        ]
+    );
     let mut world = World::new("2026-10-23T12:00:00Z", vec![job("nightly", "30 2 * * *", "Europe/Berlin")]);
     world.until("2026-10-26T12:00:00Z");
-    assert_eq!(world.log(), [
-        "24 00:30 nightly schedule 24 00:30",
-        "25 00:30 nightly schedule 25 00:30",
-        "26 01:30 nightly schedule 26 01:30"
-    ]);
+    assert_eq!(
+        world.log(),
+        [
+            "24 00:30 nightly schedule 24 00:30",
+            "25 00:30 nightly schedule 25 00:30",
+            "26 01:30 nightly schedule 26 01:30"
+        ]
+    );
 }
 
 #[test]
@@ -165,18 +175,24 @@ fn without_catch_up_missed_times_are_passed_over() {
     hourly.catch_up = false;
     let mut world = World::new("2026-11-21T02:30:00Z", vec![hourly]);
     world.restart("2026-11-21T08:20:00Z").until("2026-11-21T09:10:00Z");
-    assert_eq!(world.log(), ["21 08:20 hourly passed over 21 08:00 Missed", "21 09:00 hourly schedule 21 09:00"]);
+    assert_eq!(
+        world.log(),
+        ["21 08:20 hourly passed over 21 08:00 Missed", "21 09:00 hourly schedule 21 09:00"]
+    );
 }
 
 #[test]
 fn a_host_that_slept_makes_up_for_what_it_slept_through() {
     let mut world = World::new("2026-11-21T00:00:00Z", vec![job("hourly", "0 * * * *", "UTC")]);
     world.until("2026-11-21T01:30:00Z").clock("2026-11-21T06:40:00Z").until("2026-11-21T07:10:00Z");
-    assert_eq!(world.log(), [
-        "21 01:00 hourly schedule 21 01:00",
-        "21 06:40 hourly catch-up 21 06:00",
-        "21 07:00 hourly schedule 21 07:00"
-    ]);
+    assert_eq!(
+        world.log(),
+        [
+            "21 01:00 hourly schedule 21 01:00",
+            "21 06:40 hourly catch-up 21 06:00",
+            "21 07:00 hourly schedule 21 07:00"
+        ]
+    );
 }
 
 #[test]
@@ -192,11 +208,14 @@ fn a_clock_set_back_runs_no_time_twice() {
     }
     let mut world = World::new("2026-11-21T08:30:00Z", vec![job("hourly", "0 * * * *", "UTC")]);
     world.until("2026-11-21T10:10:00Z").clock("2026-11-21T08:40:00Z").until("2026-11-21T11:10:00Z");
-    assert_eq!(world.log(), [
-        "21 09:00 hourly schedule 21 09:00",
-        "21 10:00 hourly schedule 21 10:00",
-        "21 11:00 hourly schedule 21 11:00"
-    ]);
+    assert_eq!(
+        world.log(),
+        [
+            "21 09:00 hourly schedule 21 09:00",
+            "21 10:00 hourly schedule 21 10:00",
+            "21 11:00 hourly schedule 21 11:00"
+        ]
+    );
 }
 
 #[test]
@@ -210,11 +229,14 @@ fn a_clock_set_back_survives_a_restart() {
 fn a_clock_that_was_ten_years_ahead_does_not_silence_the_job_for_ten_years() {
     let mut world = World::new("2036-11-21T00:00:00Z", vec![job("nightly", "0 2 * * *", "UTC")]);
     world.until("2036-11-21T02:10:00Z").clock("2026-11-21T00:30:00Z").until("2026-11-21T03:00:00Z");
-    assert_eq!(world.log(), [
-        "21 02:00 nightly schedule 21 02:00",
-        "21 00:30 nightly forgets",
-        "21 02:00 nightly schedule 21 02:00"
-    ]);
+    assert_eq!(
+        world.log(),
+        [
+            "21 02:00 nightly schedule 21 02:00",
+            "21 00:30 nightly forgets",
+            "21 02:00 nightly schedule 21 02:00"
+        ]
+    );
 }
 
 #[test]
@@ -242,11 +264,14 @@ fn a_failed_run_is_tried_again_with_growing_pauses_until_its_tries_are_used_up()
     world.takes = |_| (minutes(1), false);
     world.until("2026-11-21T23:00:00Z");
     // Each takes a minute; pauses of 5 and 10 minutes.
-    assert_eq!(world.log(), [
-        "21 02:00 nightly schedule 21 02:00",
-        "21 02:06 nightly retry 21 02:00",
-        "21 02:17 nightly retry 21 02:00"
-    ]);
+    assert_eq!(
+        world.log(),
+        [
+            "21 02:00 nightly schedule 21 02:00",
+            "21 02:06 nightly retry 21 02:00",
+            "21 02:17 nightly retry 21 02:00"
+        ]
+    );
 }
 
 #[test]
@@ -256,11 +281,14 @@ fn the_next_scheduled_time_takes_the_place_of_a_planned_try() {
     let mut world = World::new("2026-11-21T01:59:00Z", vec![often]);
     world.takes = |_| (minutes(1), false);
     world.until("2026-11-21T02:09:00Z");
-    assert_eq!(world.log(), [
-        "21 02:00 often schedule 21 02:00",
-        "21 02:04 often schedule 21 02:04",
-        "21 02:08 often schedule 21 02:08"
-    ]);
+    assert_eq!(
+        world.log(),
+        [
+            "21 02:00 often schedule 21 02:00",
+            "21 02:04 often schedule 21 02:04",
+            "21 02:08 often schedule 21 02:08"
+        ]
+    );
 }
 
 #[test]
@@ -289,12 +317,15 @@ fn a_time_that_comes_while_the_job_runs_is_passed_over() {
     let mut world = World::new("2026-11-21T01:30:00Z", vec![job("hourly", "0 * * * *", "UTC")]);
     world.takes = |_| (minutes(130), true);
     world.until("2026-11-21T05:30:00Z");
-    assert_eq!(world.log(), [
-        "21 02:00 hourly schedule 21 02:00",
-        "21 03:00 hourly passed over 21 03:00 Overlap",
-        "21 04:00 hourly passed over 21 04:00 Overlap",
-        "21 05:00 hourly schedule 21 05:00"
-    ]);
+    assert_eq!(
+        world.log(),
+        [
+            "21 02:00 hourly schedule 21 02:00",
+            "21 03:00 hourly passed over 21 03:00 Overlap",
+            "21 04:00 hourly passed over 21 04:00 Overlap",
+            "21 05:00 hourly schedule 21 05:00"
+        ]
+    );
 }
 
 #[test]
@@ -303,14 +334,17 @@ fn an_hourly_job_waits_for_a_long_one_of_its_class_and_then_runs_once() {
     let mut world = World::new("2026-11-21T01:30:00Z", jobs);
     world.takes = |name| if name == "nightly" { (minutes(140), true) } else { (minutes(5), true) };
     world.until("2026-11-21T06:30:00Z");
-    assert_eq!(world.log(), [
-        "21 02:00 hourly schedule 21 02:00",
-        "21 02:10 nightly schedule 21 02:10",
-        // 03:00 and 04:00 have passed: one run for both.
-        "21 04:30 hourly schedule 21 04:00",
-        "21 05:00 hourly schedule 21 05:00",
-        "21 06:00 hourly schedule 21 06:00"
-    ]);
+    assert_eq!(
+        world.log(),
+        [
+            "21 02:00 hourly schedule 21 02:00",
+            "21 02:10 nightly schedule 21 02:10",
+            // 03:00 and 04:00 have passed: one run for both.
+            "21 04:30 hourly schedule 21 04:00",
+            "21 05:00 hourly schedule 21 05:00",
+            "21 06:00 hourly schedule 21 06:00"
+        ]
+    );
 }
 
 #[test]
@@ -350,7 +384,9 @@ fn jitter_is_within_its_bound_and_always_the_same_for_one_host_and_time() {
     let early = slot.minus(minutes(60));
     let hosts: Vec<Duration> = (0..20).map(|n| begin(&format!("db{n}"), early)).collect();
     assert!(hosts.iter().all(|jitter| *jitter < minutes(10)), "{hosts:?}");
-    assert!(hosts.iter().any(|jitter| *jitter > minutes(5)) && hosts.iter().any(|jitter| *jitter < minutes(5)));
+    assert!(
+        hosts.iter().any(|jitter| *jitter > minutes(5)) && hosts.iter().any(|jitter| *jitter < minutes(5))
+    );
     assert_eq!(begin("db1", early), begin("db1", early));
 }
 
@@ -381,7 +417,9 @@ fn a_job_of_the_primary_is_left_to_it_by_a_standby() {
 fn a_job_of_the_standby_begins_there_at_once_and_on_the_primary_after_its_grace() {
     let mut standby = job("nightly", "0 2 * * *", "UTC");
     standby.run_on = RunOn::Standby;
-    for (role, begun) in [(Role::Standby, "21 02:00"), (Role::Primary, "21 02:10"), (Role::Unknown, "21 02:05")] {
+    for (role, begun) in
+        [(Role::Standby, "21 02:00"), (Role::Primary, "21 02:10"), (Role::Unknown, "21 02:05")]
+    {
         let mut world = World::new("2026-11-21T01:30:00Z", vec![standby.clone()]);
         world.role = role;
         world.until("2026-11-21T03:00:00Z");
@@ -394,7 +432,8 @@ fn the_run_that_was_begun_for_a_time_is_not_begun_again_before_it_is_written_dow
     let nightly = job("nightly", "0 2 * * *", "UTC");
     let now = at("2026-11-21T02:00:10Z");
     let slot = at("2026-11-21T02:00:00Z");
-    let memories = BTreeMap::from([(nightly.name.clone(), Memory { handled_to: slot.minus(minutes(1)), retry: None })]);
+    let memories =
+        BTreeMap::from([(nightly.name.clone(), Memory { handled_to: slot.minus(minutes(1)), retry: None })]);
     let occupied = Occupied { cluster: nightly.cluster.clone(), class: Class::Base, slot: Some(slot) };
     let running = Running::from([(nightly.name.clone(), occupied)]);
     let mut scheduler = Scheduler::new(vec![nightly], "db1".into(), slot.minus(minutes(2)));

@@ -113,10 +113,14 @@ pub fn begin(state: &State, run: &NewRun) -> Result<i64> {
         let tx = connection.transaction()?;
         let sql = "INSERT INTO job_runs (job, cause, slot, attempt, started_at) VALUES (?1, ?2, ?3, ?4, ?5)";
         let slot = run.slot.map(text);
-        tx.execute(sql, params![run.job.as_str(), run.cause.as_str(), slot, run.attempt, text(run.started_at)])?;
+        tx.execute(
+            sql,
+            params![run.job.as_str(), run.cause.as_str(), slot, run.attempt, text(run.started_at)],
+        )?;
         let id = tx.last_insert_rowid();
         if let Some(slot) = slot {
-            let sql = "UPDATE job_memory SET handled_to = max(handled_to, ?2), retry_slot = NULL WHERE job = ?1";
+            let sql =
+                "UPDATE job_memory SET handled_to = max(handled_to, ?2), retry_slot = NULL WHERE job = ?1";
             tx.execute(sql, params![run.job.as_str(), slot])?;
         }
         let sql = "DELETE FROM job_runs WHERE job = ?1 AND id <=
@@ -131,18 +135,22 @@ pub fn begin(state: &State, run: &NewRun) -> Result<i64> {
 pub fn end(state: &State, id: i64, job: &JobName, run: &JobRun, retry: Option<&Retry>) -> Result<()> {
     state.with(|connection| {
         let tx = connection.transaction()?;
-        let sql = "UPDATE job_runs SET started_at = ?2, finished_at = ?3, outcome = ?4, text = ?5, backup = ?6,
+        let sql =
+            "UPDATE job_runs SET started_at = ?2, finished_at = ?3, outcome = ?4, text = ?5, backup = ?6,
                    bytes_raw = ?7, bytes_stored = ?8 WHERE id = ?1";
-        tx.execute(sql, params![
-            id,
-            text(run.started_at),
-            text(run.finished_at),
-            outcome_text(run.outcome),
-            run.text,
-            run.backup,
-            bytes(run.bytes_raw),
-            bytes(run.bytes_stored)
-        ])?;
+        tx.execute(
+            sql,
+            params![
+                id,
+                text(run.started_at),
+                text(run.finished_at),
+                outcome_text(run.outcome),
+                run.text,
+                run.backup,
+                bytes(run.bytes_raw),
+                bytes(run.bytes_stored)
+            ],
+        )?;
         match retry {
             Some(retry) => write_retry(&tx, job, retry)?,
             // What was done needs no other try, whoever asked for it.
@@ -200,7 +208,8 @@ pub fn abandon_open(state: &State, now: Timestamp, why: &str) -> Result<Vec<Aban
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()?
         };
-        let sql = "UPDATE job_runs SET finished_at = ?1, outcome = 'failed', text = ?2 WHERE finished_at IS NULL";
+        let sql =
+            "UPDATE job_runs SET finished_at = ?1, outcome = 'failed', text = ?2 WHERE finished_at IS NULL";
         tx.execute(sql, params![text(now), why])?;
         tx.commit()?;
         Ok(open)
@@ -323,13 +332,8 @@ fn job_run(row: &Row<'_>) -> rusqlite::Result<JobRun> {
     })
 }
 
-const OUTCOMES: [RunOutcome; 5] = [
-    RunOutcome::Done,
-    RunOutcome::Finding,
-    RunOutcome::Failed,
-    RunOutcome::Elsewhere,
-    RunOutcome::Skipped,
-];
+const OUTCOMES: [RunOutcome; 5] =
+    [RunOutcome::Done, RunOutcome::Finding, RunOutcome::Failed, RunOutcome::Elsewhere, RunOutcome::Skipped];
 
 const fn outcome_text(outcome: RunOutcome) -> &'static str {
     match outcome {

@@ -11,13 +11,7 @@ fn job() -> JobName {
 }
 
 fn new(slot: Option<&str>, started_at: &str) -> NewRun {
-    NewRun {
-        job: job(),
-        cause: Cause::Schedule,
-        slot: slot.map(at),
-        attempt: 1,
-        started_at: at(started_at),
-    }
+    NewRun { job: job(), cause: Cause::Schedule, slot: slot.map(at), attempt: 1, started_at: at(started_at) }
 }
 
 fn ended(outcome: RunOutcome, finished_at: &str) -> JobRun {
