@@ -14,7 +14,7 @@ pub mod archiver;
 pub mod board;
 pub mod control;
 #[cfg(test)]
-mod example;
+pub mod example;
 pub mod exposure;
 pub mod http;
 pub mod hub;
@@ -28,6 +28,7 @@ pub mod scheduler;
 pub mod service_manager;
 pub mod services;
 pub mod state;
+pub mod status;
 pub mod store_facts;
 pub mod stores;
 pub mod supervisor;

@@ -30,6 +30,7 @@ pub mod report;
 pub mod restore;
 pub mod show;
 pub mod signals;
+pub mod status;
 pub mod table;
 pub mod wal;
 pub mod window;
@@ -92,7 +93,7 @@ fn listens(command: &Command) -> bool {
         | Command::Show(_)
         | Command::Wal(_)
         | Command::Window(_) => false,
-        Command::Backup(_) | Command::Check(_) | Command::Restore(_) => true,
+        Command::Backup(_) | Command::Check(_) | Command::Restore(_) | Command::Status(_) => true,
     }
 }
 
@@ -108,6 +109,7 @@ fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
         Command::Key(command) => key::run(ctx, command),
         Command::List(args) => list::run(ctx, args),
         Command::Show(args) => show::run(ctx, args),
+        Command::Status(args) => status::run(ctx, args),
         Command::Window(args) => window::run(ctx, args),
         Command::Man(args) => man::run(ctx, args),
         Command::Completions(args) => completions::run(ctx, args),

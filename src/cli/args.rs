@@ -53,6 +53,7 @@ pub enum Command {
     List(super::list::Args),
     Show(super::show::Args),
     Window(super::window::Args),
+    Status(super::status::Args),
     Restore(super::restore::Args),
     Agent(super::agent::Args),
     #[command(subcommand)]
