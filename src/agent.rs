@@ -12,6 +12,7 @@
 
 pub mod archiver;
 pub mod board;
+pub mod catalog_facts;
 pub mod control;
 #[cfg(test)]
 pub mod example;

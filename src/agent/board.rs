@@ -172,7 +172,7 @@ pub struct BackupFacts {
     /// Full backups before it, the newest first, a few: what its size is compared with.
     #[serde(default)]
     pub earlier_fulls: Vec<LastBackup>,
-    /// The same by kind, `full` among them.
+    /// By kind, `full` among them: the newest that is trusted, with its damage if it has any.
     #[serde(default)]
     pub last: BTreeMap<String, LastBackup>,
     /// Why the catalog could not be read; None after a success.
@@ -298,6 +298,10 @@ impl Board {
     }
     pub fn snapshot(&self) -> Snapshot {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Looks at the board without copying it. Short work only: writers wait.
+    pub fn read<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
+        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
     /// Changes the board. Short work only: everybody waits.
     pub fn update<T>(&self, change: impl FnOnce(&mut Snapshot) -> T) -> T {

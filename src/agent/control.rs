@@ -57,12 +57,18 @@ pub enum Request {
     Status,
     /// `wal push`: is this file archived?
     Push(archiver::push::Question),
+    /// There is a new backup: it is looked for at once.
+    BackupNews,
 }
 
 async fn answer(services: &Services, request: Request, replies: &mut Replies) -> Result<Value> {
     match request {
         Request::Ping => Ok(ping(services)),
         Request::Status => Ok(json!({ "snapshot": services.hub.board.snapshot() })),
+        Request::BackupNews => {
+            services.news.tell();
+            Ok(json!({}))
+        }
         Request::Push(question) => archiver::push::answer(services, question, replies).await,
     }
 }

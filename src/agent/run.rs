@@ -15,7 +15,7 @@ use super::jobs::Jobs;
 use super::pulse::Pulse;
 use super::services::Services;
 use super::supervisor::{self, Task};
-use super::{Board, Hub, State, archiver, control, http, scheduler, service_manager, tail};
+use super::{Board, Hub, State, archiver, catalog_facts, control, http, scheduler, service_manager, tail};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::util::clock::Clock;
@@ -38,6 +38,7 @@ fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
     tasks.extend(archiver::tasks(services));
     tasks.extend(tail::tasks(services));
     tasks.push(scheduler::task(services));
+    tasks.extend(catalog_facts::tasks(services));
     tasks
 }
 

@@ -4,6 +4,7 @@
 use super::Hub;
 use super::archiver::Archivers;
 use super::jobs::Jobs;
+use super::catalog_facts::News;
 use super::stores::Stores;
 
 /// Cheap to clone.
@@ -15,6 +16,8 @@ pub struct Services {
     pub archivers: Archivers,
     /// Runs, which outlive a generation.
     pub jobs: Jobs,
+    /// Said when there may be a new backup.
+    pub news: News,
     /// Counts the configurations that this process has worked with, from 1.
     pub generation: u64,
 }
@@ -26,6 +29,7 @@ impl Services {
             stores: Stores::new(hub),
             archivers: Archivers::new(&hub.config),
             jobs: jobs.clone(),
+            news: News::default(),
             generation,
         }
     }

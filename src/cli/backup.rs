@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::context::{Context, Outcome};
 use super::report;
+use crate::agent::control::{Request, client};
 use crate::backup::{FullReport, FullRequest, full};
 use crate::error::{Code, Error, Result};
 use crate::postgres::as_owner;
@@ -58,6 +59,9 @@ pub fn run(ctx: &Context, args: &BackupArgs) -> Result<Outcome> {
     };
     let runtime = ctx.runtime()?;
     let done = runtime.block_on(full(request));
+    if done.is_ok() {
+        runtime.block_on(client::tell(&config.agent.socket, &Request::BackupNews));
+    }
     // A store that hangs must not hold the process: what is unfinished is aborted or left unreferenced.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     let done = done?;

@@ -190,39 +190,6 @@ mod tests {
     use super::*;
     use crate::agent::example;
 
-    fn screen(snapshot: &Snapshot, agent: AgentState) -> String {
-        text(&status::view(snapshot, agent, example::now()), false)
-    }
-
-    fn up(snapshot: &Snapshot) -> String {
-        screen(snapshot, AgentState::Running { since: snapshot.started_at })
-    }
-
-    #[test]
-    fn the_screen_of_a_healthy_host() {
-        insta::assert_snapshot!(up(&example::healthy()));
-    }
-
-    #[test]
-    fn the_screen_while_a_backup_runs() {
-        insta::assert_snapshot!(up(&example::running()));
-    }
-
-    #[test]
-    fn the_screen_with_a_store_down() {
-        insta::assert_snapshot!(up(&example::troubled()));
-    }
-
-    #[test]
-    fn the_screen_before_set_up_is_finished() {
-        let mut snapshot = example::healthy();
-        (snapshot.jobs, snapshot.repositories) = Default::default();
-        for cluster in snapshot.clusters.values_mut() {
-            *cluster = Default::default();
-        }
-        insta::assert_snapshot!(screen(&snapshot, AgentState::Down { why: "no agent answers".into() }));
-    }
-
     #[test]
     fn colours_are_only_there_when_asked_for() {
         let snapshot = example::troubled();

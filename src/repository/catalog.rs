@@ -3,6 +3,8 @@
 //! A record that cannot be read is reported beside the others, never dropped; one without a trusted signature is
 //! listed as untrusted and chosen by nothing. A listing that fails is an error, never an empty catalog.
 
+pub mod watch;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;

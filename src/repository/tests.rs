@@ -20,17 +20,17 @@ use crate::error::{Code, Error, Result};
 use crate::model::{ClusterName, PgMajor, RepoName, SegmentSize, SystemId, Timestamp};
 use crate::storage::{self, Body, ObjectInfo, Storage, StoreSettings, Stored, Upload};
 
-fn at(text: &str) -> Timestamp {
+pub(super) fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 fn name(text: &str) -> RepoName {
     RepoName::parse(text).unwrap()
 }
-fn main_cluster() -> ClusterName {
+pub(super) fn main_cluster() -> ClusterName {
     ClusterName::parse("main").unwrap()
 }
 
-async fn directory(dir: &std::path::Path, repo: &str, required: bool) -> Repository {
+pub(super) async fn directory(dir: &std::path::Path, repo: &str, required: bool) -> Repository {
     std::fs::create_dir_all(dir).unwrap();
     let settings = StoreSettings::new(format!("file://{}", dir.display()));
     let storage = storage::open(&settings).await.unwrap();
@@ -348,7 +348,7 @@ async fn a_small_object_reaches_all_that_answer() {
     assert_eq!(outcomes[1].1.as_ref().unwrap_err().code(), Code::StoreUnavailable);
 }
 
-fn record() -> BackupRecord {
+pub(super) fn record() -> BackupRecord {
     let base = BaseBackup {
         timeline: crate::model::TimelineId(1),
         start_lsn: "0/3000028".parse().unwrap(),

@@ -13,6 +13,8 @@ use crate::error::{Code, Error, Result};
 
 /// Until the agent takes the connection and the request.
 const CONNECTING: Duration = Duration::from_secs(5);
+/// For what is told and not asked.
+const HEARING: Duration = Duration::from_secs(2);
 
 /// A connection to the agent. Requests follow one another.
 pub struct Client {
@@ -72,6 +74,14 @@ impl Client {
             .at(&self.place)
             .because(cause)
             .hint("look at what it says: journalctl -u pgkeep -e")
+    }
+}
+
+/// Tells an agent, where there is one that hears; nobody depends on it.
+pub async fn tell(socket: &Path, request: &Request) {
+    let telling = async { Client::connect(socket).await?.ask(request, HEARING).await };
+    if !matches!(tokio::time::timeout(HEARING, telling).await, Ok(Ok(_))) {
+        tracing::debug!(?request, "no agent was told");
     }
 }
 
