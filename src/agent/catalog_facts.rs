@@ -147,8 +147,7 @@ impl Reader {
         let Some((at, all)) = &self.seen else { return };
         self.hub().board.cluster(&self.cluster, |cluster| {
             let proved_at = cluster.backups.proved_at;
-            cluster.backups =
-                BackupFacts { seen_at: Some(*at), proved_at, ..facts(all, cluster.system) };
+            cluster.backups = BackupFacts { seen_at: Some(*at), proved_at, ..facts(all, cluster.system) };
         });
     }
 

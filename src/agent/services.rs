@@ -3,8 +3,8 @@
 
 use super::Hub;
 use super::archiver::Archivers;
-use super::jobs::Jobs;
 use super::catalog_facts::News;
+use super::jobs::Jobs;
 use super::stores::Stores;
 
 /// Cheap to clone.

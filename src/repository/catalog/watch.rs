@@ -77,7 +77,8 @@ impl Watch {
         trust: &Trust,
     ) -> Result<Vec<Brief>> {
         let names = repository.storage.list_dirs(&backup::all(cluster)).await;
-        let names = names.map_err(|e| e.while_doing(format!("cannot list the backups in {}", repository.name)))?;
+        let names =
+            names.map_err(|e| e.while_doing(format!("cannot list the backups in {}", repository.name)))?;
         let there: BTreeSet<BackupId> = names.iter().filter_map(|name| BackupId::parse(name)).collect();
         self.known.retain(|id, _| there.contains(id));
         let new: Vec<BackupId> = there.into_iter().filter(|id| !self.known.contains_key(id)).collect();

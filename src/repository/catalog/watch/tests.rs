@@ -87,7 +87,8 @@ async fn only_what_is_published_trusted_and_still_there_counts() {
     let unsigned = BackupId::parse("20261121T020006Z-full-3f9a").unwrap();
     let bytes = BackupRecord { id: unsigned.clone(), ..record() }.to_bytes().unwrap();
     place.put(&backup::record(&main_cluster(), &unsigned), bytes.clone()).await;
-    let stranger = HostKey::generate().unwrap().sign(&bytes, "backup.json", at("2026-11-21T02:00:00Z")).unwrap();
+    let stranger =
+        HostKey::generate().unwrap().sign(&bytes, "backup.json", at("2026-11-21T02:00:00Z")).unwrap();
     assert_eq!(place.look(&mut watch).await, [&first, &second, &damaged].map(ToString::to_string));
     // Signed by somebody else, it is no better.
     place.put(&keys::signature_of(&backup::record(&main_cluster(), &unsigned)), stranger.into_bytes()).await;
