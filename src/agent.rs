@@ -10,6 +10,7 @@
 //!
 //! Promises kept here: archiving goes on without the agent, for `wal push` then works by itself (11).
 
+pub mod alerts;
 pub mod archiver;
 pub mod board;
 pub mod catalog_facts;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use clap::Parser;
 
 pub mod agent;
+pub mod alerts;
 pub mod args;
 pub mod backup;
 pub mod catalogs;
@@ -84,6 +85,7 @@ fn listens(command: &Command) -> bool {
     match command {
         // The agent listens in its own way.
         Command::Agent(_)
+        | Command::Alerts(_)
         | Command::Completions(_)
         | Command::Config(_)
         | Command::Init(_)
@@ -100,6 +102,7 @@ fn listens(command: &Command) -> bool {
 fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
     match command {
         Command::Agent(args) => agent::run(ctx, args),
+        Command::Alerts(args) => alerts::run(ctx, args),
         Command::Backup(args) => backup::run(ctx, args),
         Command::Restore(args) => restore::run(ctx, args),
         Command::Init(args) => init::run(ctx, args),

@@ -109,6 +109,8 @@ codes! {
     BackupFailed = "backup-failed", Failed, None;
     /// The backup was published, and has damaged pages.
     PagesDamaged = "pages-damaged", Finding, None;
+    /// An alert could not be sent to one of its receivers.
+    AlertUndelivered = "alert-undelivered", Failed, Some("agent-in-trouble.md");
     /// `check` found something wrong.
     CheckFailed = "check-failed", Finding, None;
 

@@ -32,6 +32,9 @@ pub struct Snapshot {
     pub jobs: BTreeMap<String, JobFacts>,
     #[serde(default)]
     pub alerts: Vec<OpenAlert>,
+    /// When the rules were last looked at.
+    #[serde(default)]
+    pub alerts_checked_at: Option<Timestamp>,
     /// By the sink's name.
     #[serde(default)]
     pub sinks: BTreeMap<String, SinkFacts>,
@@ -255,7 +258,11 @@ pub struct OpenAlert {
     /// Rule and subject: what makes two reports the same alert.
     pub key: String,
     pub rule: String,
+    /// The worst since it is open.
     pub severity: Severity,
+    /// What it is about: `cluster`, `repository`, `job`, `task` or `sink`, and its name.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     pub since: Timestamp,
     pub summary: String,
     /// The command that mends it, or shows more.
@@ -291,6 +298,7 @@ impl Board {
             repositories: BTreeMap::new(),
             jobs: BTreeMap::new(),
             alerts: Vec::new(),
+            alerts_checked_at: None,
             sinks: BTreeMap::new(),
             reload_refused: None,
             tasks: BTreeMap::new(),

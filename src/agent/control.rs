@@ -59,6 +59,8 @@ pub enum Request {
     Push(archiver::push::Question),
     /// There is a new backup: it is looked for at once.
     BackupNews,
+    /// What is wrong now.
+    Alerts,
 }
 
 async fn answer(services: &Services, request: Request, replies: &mut Replies) -> Result<Value> {
@@ -70,6 +72,7 @@ async fn answer(services: &Services, request: Request, replies: &mut Replies) ->
             Ok(json!({}))
         }
         Request::Push(question) => archiver::push::answer(services, question, replies).await,
+        Request::Alerts => Ok(json!({ "alerts": services.hub.board.snapshot().alerts })),
     }
 }
 

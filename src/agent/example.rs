@@ -165,6 +165,7 @@ pub fn troubled() -> Snapshot {
         key: "store:eu".into(),
         rule: "store-down".into(),
         severity: Severity::Critical,
+        labels: [("repository".to_owned(), "eu".to_owned())].into(),
         since: at("2026-11-21T13:58:00Z"),
         summary: "the required repository eu does not answer".into(),
         mend: "pgkeep check --repo eu".into(),

@@ -11,11 +11,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::board::Failure;
 use super::jobs::Jobs;
 use super::pulse::Pulse;
 use super::services::Services;
 use super::supervisor::{self, Task};
-use super::{Board, Hub, State, archiver, catalog_facts, control, http, scheduler, service_manager, tail};
+use super::{
+    Board, Hub, State, alerts, archiver, catalog_facts, control, http, scheduler, service_manager, tail,
+};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::util::clock::Clock;
@@ -39,6 +42,7 @@ fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
     tasks.extend(tail::tasks(services));
     tasks.push(scheduler::task(services));
     tasks.extend(catalog_facts::tasks(services));
+    tasks.extend(alerts::tasks(&services.hub));
     tasks
 }
 
@@ -109,6 +113,7 @@ async fn watch(hub: &Hub, reload: &Notify) -> Option<Config> {
         match reread(&hub.config) {
             Ok(next) => {
                 tracing::info!(config = %next.path.display(), "reloading");
+                hub.board.update(|all| all.reload_refused = None);
                 hub.shutdown.cancel();
                 return Some(next);
             }
@@ -116,6 +121,8 @@ async fn watch(hub: &Hub, reload: &Notify) -> Option<Config> {
                 let hint = error.hint_text().unwrap_or_default();
                 tracing::error!(%error, hint, "the configuration is not taken over; the old one goes on");
                 service_manager::ready();
+                let failure = Failure { at: hub.clock.now(), text: error.to_string() };
+                hub.board.update(|all| all.reload_refused = Some(failure));
             }
         }
     }
@@ -123,7 +130,6 @@ async fn watch(hub: &Hub, reload: &Notify) -> Option<Config> {
 
 fn reread(old: &Config) -> Result<Config> {
     let next = Config::load(&old.path)?;
-    refuse_unserved(&next)?;
     if next.agent.socket != old.agent.socket || next.state_directory != old.state_directory {
         return Err(Error::new(
             crate::error::Code::Config,
@@ -133,23 +139,6 @@ fn reread(old: &Config) -> Result<Config> {
         .hint("systemctl restart pgkeep"));
     }
     Ok(next)
-}
-
-/// What is configured and not done by this version stops the agent before it starts: nobody may believe in alerts that
-/// nobody sends.
-pub fn refuse_unserved(config: &Config) -> Result<()> {
-    let unserved =
-        [("[[alert_sink]]", !config.alert_sinks.is_empty()), ("[heartbeat]", config.heartbeat.is_some())];
-    let names: Vec<&str> = unserved.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(
-        crate::error::Code::Config,
-        format!("the agent of this version does not serve {}", names.join(", ")),
-    )
-    .at(config.path.display())
-    .hint("take it out"))
 }
 
 fn state_file(config: &Config) -> PathBuf {

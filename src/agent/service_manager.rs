@@ -132,6 +132,7 @@ mod tests {
                 key: "k".into(),
                 rule: "r".into(),
                 severity: Severity::Warning,
+                labels: std::collections::BTreeMap::new(),
                 since: now,
                 summary: "s".into(),
                 mend: "m".into(),

@@ -16,6 +16,7 @@ use crate::error::{Code, Error, Result};
 use crate::util::durable;
 
 pub mod acks;
+pub mod alerts;
 pub mod runs;
 
 /// How long a statement waits for another process's lock.
@@ -25,7 +26,7 @@ const BUSY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_mins(1);
 
 /// Applied in this order; `user_version` counts those that are done.
-const MIGRATIONS: &[&str] = &[acks::TABLE, runs::TABLES];
+const MIGRATIONS: &[&str] = &[acks::TABLE, runs::TABLES, alerts::MIGRATION];
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]

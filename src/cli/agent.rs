@@ -20,7 +20,6 @@ pub struct Args {}
 pub fn run(ctx: &Context, _args: &Args) -> Result<Outcome> {
     let config = ctx.load_config()?;
     config.require_encryption()?;
-    run::refuse_unserved(&config)?;
     crate::agent::identity::take_on(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)

@@ -56,6 +56,7 @@ pub enum Command {
     Status(super::status::Args),
     Restore(super::restore::Args),
     Agent(super::agent::Args),
+    Alerts(super::alerts::Args),
     #[command(subcommand)]
     Wal(super::wal::Command),
     #[command(subcommand)]

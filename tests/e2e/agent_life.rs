@@ -24,14 +24,6 @@ fn agent_answers_reloads_and_ends_in_order_on_sigterm() {
     assert!(!env.agent_socket().exists(), "the socket is gone with the agent");
 }
 
-/// What nobody does must not look as if it were done.
-#[test]
-fn agent_does_not_start_with_what_it_would_not_do() {
-    let sink = "[[alert_sink]]\nname = \"ops\"\nkind = \"command\"\ncommand = \"true\"";
-    let env = EnvOptions::new(17).not_archiving().config(sink).build();
-    env.pgkeep.run(["agent"]).fails_with("config", 2).says("does not serve [[alert_sink]]");
-}
-
 #[test]
 fn agent_is_replaced_after_a_kill_but_never_beside_a_living_one() {
     let env = quiet_env();

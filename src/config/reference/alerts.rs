@@ -15,14 +15,14 @@ pub(super) const SECTIONS: &[SectionDoc] = &[
     SectionDoc {
         head: SINK,
         example_head: "[[alert_sink]]",
-        meaning: "Not served by this version: the agent refuses to start with it. Where alerts are sent to; there may be several, and one that fails holds up no other. `pgkeep alerts \
+        meaning: "Where alerts are sent to; there may be several, and one that fails holds up no other. `pgkeep alerts \
                   test` tries them. A value that lets others in (the URL of a Slack webhook, a key, a password) is \
                   { env = \"NAME\" }, { file = \"/path\" } or { command = \"…\" }.",
     },
     SectionDoc {
         head: HEARTBEAT,
         example_head: "[heartbeat]",
-        meaning: "Not served by this version: the agent refuses to start with it. A URL that is asked for while all is well, so that somebody else notices when this host is silent. \
+        meaning: "A URL that is asked for while all is well, so that somebody else notices when this host is silent. \
                   It is left alone while a critical alert is open, and when the agent does not run.",
     },
 ];
