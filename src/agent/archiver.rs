@@ -28,6 +28,7 @@ use crate::model::{ClusterName, SystemId, WalFileName};
 mod acks;
 mod facts;
 mod holes;
+mod inherited;
 mod progress;
 pub mod push;
 mod queue;

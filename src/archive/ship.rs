@@ -15,6 +15,7 @@
 //!
 //! Cancellation: a dropped future leaves whole objects or none.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,9 +31,12 @@ use super::push::{Presence, presence, too_slow};
 use crate::codec::{Identities, Protection};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::model::{ClusterName, Digest, Lsn, SegmentSize, SystemId, Timestamp, WalFileName};
+use crate::model::{
+    ClusterName, Digest, Lsn, SegmentName, SegmentSize, SystemId, TimelineId, Timestamp, WalFileName,
+};
 use crate::repository::configured;
 use crate::repository::keys::wal::WalRoot;
+use crate::repository::wal_listing::WalListing;
 use crate::repository::wal_object::{Placed, Sealer, blocking};
 use crate::repository::{Repositories, Repository};
 use crate::util::failpoint;
@@ -159,6 +163,32 @@ impl Shipper {
     pub fn holders(&self) -> String {
         let ids = self.required.iter().map(|t| format!("{}={}", t.repository.name, t.repository.id));
         ids.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Those of these segments that a required repository lacks, in their order.
+    pub async fn absent(&self, segments: &[SegmentName]) -> Result<Vec<SegmentName>> {
+        self.in_time(self.listed_as_absent(segments)).await
+    }
+
+    async fn listed_as_absent(&self, segments: &[SegmentName]) -> Result<Vec<SegmentName>> {
+        let mut firsts: BTreeMap<TimelineId, SegmentName> = BTreeMap::new();
+        for segment in segments {
+            let first = firsts.entry(segment.timeline).or_insert(*segment);
+            *first = (*first).min(*segment);
+        }
+        let mut absent: BTreeSet<SegmentName> = BTreeSet::new();
+        for repository in self.required.iter().map(|target| &target.repository) {
+            let mut listing = WalListing::default();
+            for (timeline, first) in &firsts {
+                let from = self.root.file_prefix(WalFileName::Segment(*first));
+                let prefix = self.root.timeline_prefix(*timeline);
+                for info in repository.storage.list(&prefix, Some(&from)).await? {
+                    listing.add(&repository.name, &self.root, info);
+                }
+            }
+            absent.extend(segments.iter().filter(|segment| !listing.has_segment(**segment)));
+        }
+        Ok(absent.into_iter().collect())
     }
 
     /// Only reads and digests: for a file whose digest may be known.

@@ -36,7 +36,7 @@ fn killing_command(env: &TestEnv) -> PathBuf {
 }
 
 /// Every segment of pg_wal up to `last` is archived once, and its stored content is the original's.
-fn assert_every_segment_is_there(env: &TestEnv, first: &str, last: &str) {
+pub fn assert_every_segment_is_there(env: &TestEnv, first: &str, last: &str) {
     let look = Look { store: env.repo(), signers: None, identity: Some(&env.identity_file) };
     let found = look.run().assert_whole();
     found.assert_contiguous(first, last, MIB);

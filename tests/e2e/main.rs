@@ -8,6 +8,7 @@
 
 mod agent_archiver;
 mod agent_life;
+mod agent_pressure;
 mod backup_full;
 mod cli_catalog;
 mod cli_setup;

@@ -2,7 +2,9 @@
 //! which row must be the last one. A restore is right when the ledger ends there, from row 1 on without a hole, and
 //! nowhere else.
 
+mod agent_deaths;
 mod debian;
+mod failover;
 mod furniture;
 mod holes;
 mod idle;

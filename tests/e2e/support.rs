@@ -9,6 +9,7 @@ pub mod env;
 pub mod fsck;
 pub mod heads;
 pub mod ledger;
+pub mod load;
 pub mod pg;
 pub mod pgkeep;
 pub mod proxy;
@@ -25,6 +26,7 @@ pub use agent::Agent;
 pub use env::{EnvOptions, TestEnv};
 pub use fsck::Fsck;
 pub use ledger::Ledger;
+pub use load::Load;
 pub use pg::{Build, Pg, PgOptions, Stop};
 pub use pgkeep::{Pgkeep, Ran, Running, User};
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::push::Fingerprint;
 use crate::error::{Error, Result};
-use crate::model::{SegmentName, SegmentSize, SystemId, Timestamp, WalFileName};
-use crate::postgres::control_file::ControlFile;
+use crate::model::{SegmentName, SegmentSize, SystemId, TimelineId, Timestamp, WalFileName};
+use crate::postgres::control_file::{ClusterState, ControlFile};
 
 /// What tells a directory from another of the same path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,10 @@ pub(super) struct Scan {
     pub(super) status_directory: PathBuf,
     pub(super) identity: Option<Identity>,
     pub(super) ready: Vec<Ready>,
-    /// Segments that PostgreSQL was told are archived.
+    /// Segments that PostgreSQL was told are archived, or holds to be.
     pub(super) done: Vec<SegmentName>,
+    /// Of a primary: the newest timeline whose history it has.
+    pub(super) primary_on: Option<TimelineId>,
 }
 
 /// The path of a WAL file.
@@ -53,7 +55,8 @@ pub(super) fn path_of(data_directory: &Path, name: WalFileName) -> PathBuf {
     data_directory.join("pg_wal").join(name.to_string())
 }
 
-pub(super) fn scan(data_directory: &Path) -> Result<Scan> {
+/// `also`: what is to be archived though PostgreSQL does not ask for it.
+pub(super) fn scan(data_directory: &Path, also: &[WalFileName]) -> Result<Scan> {
     let control = ControlFile::read(data_directory)?;
     let pg_wal = data_directory.join("pg_wal");
     let status = pg_wal.join("archive_status");
@@ -66,18 +69,21 @@ pub(super) fn scan(data_directory: &Path) -> Result<Scan> {
         status_directory,
         ready: Vec::new(),
         done: Vec::new(),
+        primary_on: None,
     };
+    let mut newest = None;
     for entry in std::fs::read_dir(&scan.status_directory).map_err(cannot)? {
         let entry = entry.map_err(cannot)?;
         let file = entry.file_name();
         let Some((name, state)) = file.to_str().and_then(|text| text.rsplit_once('.')) else { continue };
         let Some(name) = WalFileName::parse(name) else { continue };
+        if let WalFileName::History(timeline) = name {
+            newest = newest.max(Some(timeline));
+        }
         match state {
             "ready" => {
-                // PostgreSQL itself passes over a status whose file has gone.
-                let Ok(meta) = std::fs::metadata(pg_wal.join(name.to_string())) else { continue };
                 let since = entry.metadata().ok().and_then(|m| Timestamp::from_unix_seconds(m.mtime()));
-                scan.ready.push(Ready { name, fingerprint: Fingerprint::of(&meta), since });
+                scan.ready.extend(Ready::at(&pg_wal, name, since));
             }
             "done" => scan.done.extend(match name {
                 WalFileName::Segment(segment) => Some(segment),
@@ -86,7 +92,17 @@ pub(super) fn scan(data_directory: &Path) -> Result<Scan> {
             _ => {}
         }
     }
+    scan.ready.extend(also.iter().filter_map(|name| Ready::at(&pg_wal, *name, None)));
+    scan.primary_on = newest.filter(|_| control.state == ClusterState::InProduction);
     Ok(scan)
+}
+
+impl Ready {
+    /// PostgreSQL itself passes over a status whose file has gone.
+    fn at(pg_wal: &Path, name: WalFileName, since: Option<Timestamp>) -> Option<Self> {
+        let meta = std::fs::metadata(pg_wal.join(name.to_string())).ok()?;
+        Some(Self { name, fingerprint: Fingerprint::of(&meta), since })
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +112,6 @@ mod tests {
     #[test]
     fn a_place_without_a_cluster_is_an_error_and_not_an_empty_queue() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(scan(dir.path()).is_err());
+        assert!(scan(dir.path(), &[]).is_err());
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::acks::Acks;
 use super::facts::Tally;
+use super::inherited::Inheritance;
 use super::push::{Answer, Archived};
 use super::queue::Queue;
 use super::scan::{self, Scan};
@@ -29,6 +30,8 @@ use crate::postgres::as_owner;
 
 /// Notifications come in crowds: scans are not made faster after each other.
 const REST: Duration = Duration::from_millis(20);
+/// After a history file was archived: PostgreSQL writes it a moment before it is a primary.
+const PROMOTION: Duration = Duration::from_millis(300);
 /// A file that changes under every look is left to a push of its own.
 const LOOKS: u32 = 3;
 /// After so many failures the repositories are opened anew: credentials may have changed, a disk may be mounted again.
@@ -61,6 +64,7 @@ pub(super) struct Archiver {
     opening: Option<JoinHandle<Opened>>,
     scanning: Option<JoinHandle<Result<(PathBuf, Scan)>>>,
     scan_at: Instant,
+    inheritance: Inheritance,
     shipping: JoinSet<(WalFileName, Result<Done>)>,
     wake: Arc<Notify>,
     watch: Watch,
@@ -84,6 +88,7 @@ impl Archiver {
             opening: None,
             scanning: None,
             scan_at: Instant::now(),
+            inheritance: Inheritance::default(),
             shipping: JoinSet::new(),
             watch: Watch::new(wake.clone()),
             wake,
@@ -108,6 +113,11 @@ impl Archiver {
                 }
                 ended = end_of(&mut self.scanning) => self.scanned(ended.map_err(panicked)?),
                 ended = end_of(&mut self.opening) => self.opened(ended.map_err(panicked)?, &holes),
+                ended = end_of(self.inheritance.looking()) => {
+                    if self.inheritance.looked(ended, Instant::now()) {
+                        self.scan_at = Instant::now();
+                    }
+                }
                 () = wake.notified() => self.scan_at = self.scan_at.min(Instant::now()),
                 () = tokio::time::sleep_until(next.into()) => {}
             }
@@ -119,9 +129,10 @@ impl Archiver {
         if self.scanning.is_none() && self.scan_at <= now {
             self.scan_at = now + RESCAN;
             let (cluster, known) = (self.cluster.clone(), self.door.data_directory());
+            let also = self.inheritance.names().to_vec();
             self.scanning = Some(tokio::task::spawn_blocking(move || {
                 let found = find(&cluster, known)?;
-                scan::scan(&found).map(|scan| (found, scan))
+                scan::scan(&found, &also).map(|scan| (found, scan))
             }));
         }
         let Some((data_directory, seen)) = &self.seen else { return };
@@ -137,6 +148,7 @@ impl Archiver {
             }
             return;
         };
+        self.inheritance.look(shipper, data_directory, seen, now);
         while let Some(name) = self.queue.next(AHEAD, now) {
             let known = self.acks.as_ref().and_then(|acks| acks.digest(name));
             let (shipper, at) = (shipper.clone(), self.services.hub.clock.now());
@@ -195,6 +207,7 @@ impl Archiver {
     fn begin_anew(&mut self) {
         self.shipping = JoinSet::new();
         self.queue = Queue::default();
+        self.inheritance = Inheritance::default();
         (self.shipper, self.acks, self.complete_at) = (None, None, None);
         self.waiters.clear();
         if let Some(opening) = self.opening.take() {
@@ -243,6 +256,10 @@ impl Archiver {
         match ended {
             Ok(done) => {
                 self.queue.succeeded(name);
+                if matches!(name, WalFileName::History(_)) {
+                    // PostgreSQL has been promoted, or is about to be: what it inherited may soon be removed.
+                    self.scan_at = self.scan_at.min(Instant::now() + PROMOTION);
+                }
                 let warnings = self.tally.done(name, &done, now);
                 let (digest, fingerprint, damage) = match done {
                     Done::Shipped(shipped) => (shipped.digest, shipped.fingerprint, shipped.damage),

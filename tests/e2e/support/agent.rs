@@ -38,7 +38,17 @@ impl Agent {
     /// The same with a program of its own making: failpoints, variables, another configuration with the same socket.
     #[track_caller]
     pub fn start_as(env: &TestEnv, pgkeep: &Pgkeep) -> Self {
-        let agent = Self::launch(env, pgkeep);
+        Self::launch(env, pgkeep).answering()
+    }
+    /// Beside the environment's own: another configuration, with the socket `NAME.sock` in the root.
+    #[track_caller]
+    pub fn start_beside(env: &TestEnv, pgkeep: &Pgkeep, name: &str) -> Self {
+        let socket = env.root.join(format!("{name}.sock"));
+        Self::launch_at(pgkeep, socket, env.root.join(format!("{name}.agent.log"))).answering()
+    }
+    #[track_caller]
+    fn answering(self) -> Self {
+        let agent = self;
         eventually(&format!("the agent answers; it says: {}", agent.log.display()), START, || {
             assert!(agent.is_alive(), "the agent ended before it answered:\n{}", agent.log());
             agent.ping().is_some_and(|answer| answer["pid"] == agent.pid.as_raw())
@@ -48,11 +58,14 @@ impl Agent {
     /// Starts it and waits for nothing.
     #[track_caller]
     pub fn launch(env: &TestEnv, pgkeep: &Pgkeep) -> Self {
-        let log = env.root.join("agent.log");
+        Self::launch_at(pgkeep, env.agent_socket(), env.root.join("agent.log"))
+    }
+    #[track_caller]
+    fn launch_at(pgkeep: &Pgkeep, socket: PathBuf, log: PathBuf) -> Self {
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
         let pgkeep = pgkeep.clone().patience(LIFE);
         let running = pgkeep.spawn_logging_to(["agent"], file);
-        Self { pid: running.pid(), running: Some(running), socket: env.agent_socket(), log }
+        Self { pid: running.pid(), running: Some(running), socket, log }
     }
 
     pub fn pid(&self) -> Pid {
@@ -133,8 +146,15 @@ impl Agent {
     }
     /// Resident bytes now.
     pub fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+    /// The most resident bytes so far.
+    pub fn peak_bytes(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+    fn memory(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 }

@@ -246,8 +246,12 @@ impl TestEnv {
         self.pgkeep.clone().global("--cluster").global("main").shell_command("wal push %p")
     }
     pub fn turn_archiving_on(&self) {
-        self.pg.add_conf(&format!("archive_command = '{}'", self.archive_command()));
+        self.configure_archiving();
         self.pg.reload();
+    }
+    /// The same for a server that is not running.
+    pub fn configure_archiving(&self) {
+        self.pg.add_conf(&format!("archive_command = '{}'", self.archive_command()));
     }
     /// Where this environment's agent listens.
     pub fn agent_socket(&self) -> PathBuf {
