@@ -27,6 +27,7 @@ pub mod pulse;
 pub mod readiness;
 pub mod run;
 pub mod scheduler;
+pub mod server_facts;
 pub mod service_manager;
 pub mod services;
 pub mod state;

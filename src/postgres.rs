@@ -43,6 +43,7 @@ pub mod snapshot;
 mod tls;
 pub mod tools;
 pub mod user_tables;
+pub mod vitals;
 pub mod written;
 
 pub use archiver::ArchiverState;

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::server_facts::forecast::Window;
 pub use crate::model::Severity;
 use crate::model::{ClusterName, Lsn, RepoName, SegmentName, SystemId, TimelineId, Timestamp};
 
@@ -58,7 +59,7 @@ pub struct ClusterFacts {
 /// What the server and its disk say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServerFacts {
-    /// None until it was asked for the first time.
+    /// When it was asked last and answered; None until it did.
     pub asked_at: Option<Timestamp>,
     /// Why it does not answer; None while it does.
     pub error: Option<String>,
@@ -73,7 +74,13 @@ pub struct ServerFacts {
     pub wal_disk_free_bytes: u64,
     /// When that disk is full if pg_wal goes on as it has; None while it does not grow.
     pub wal_disk_full_in_seconds: Option<u64>,
-    /// Of the data directory.
+    /// Up to where PostgreSQL lets pg_wal grow by design; zero while unknown.
+    #[serde(default)]
+    pub wal_target_bytes: u64,
+    /// What the forecast is made of. Here, so that it outlives a reload.
+    #[serde(skip)]
+    pub wal_growth: Window,
+    /// Of all databases, asked once an hour.
     pub data_bytes: Option<u64>,
 }
 

@@ -2,7 +2,7 @@
 //! configuration says otherwise.
 //!
 //! * `/metrics`: Prometheus's text of the board.
-//! * `/healthz`: 200 while the process lives.
+//! * `/healthz`: 200 while the process lives and none of its loops hangs, else 503 with their names.
 //! * `/readyz`: 200 while archiving works, else 503 with the reasons, a line each.
 //!
 //! Bounds: [`CONNECTIONS`] at once, one request each, [`LIFE`] for each from its first byte to its last: a client that
@@ -75,7 +75,7 @@ fn taken(address: SocketAddr, cause: io::Error) -> Error {
 fn routes(hub: Hub) -> Router {
     Router::new()
         .route("/metrics", get(scrape))
-        .route("/healthz", get(async || answer(StatusCode::OK, "ok\n".to_owned())))
+        .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .fallback(async || {
             answer(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".to_owned())
@@ -96,6 +96,14 @@ async fn scrape(State(hub): State<Hub>) -> Response {
             answer(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
         }
     }
+}
+
+async fn health(State(hub): State<Hub>) -> Response {
+    let late = hub.pulse.late();
+    if late.is_empty() {
+        return answer(StatusCode::OK, "ok\n".to_owned());
+    }
+    answer(StatusCode::SERVICE_UNAVAILABLE, format!("these tasks hang: {}\n", late.join(", ")))
 }
 
 async fn ready(State(hub): State<Hub>) -> Response {
@@ -237,6 +245,9 @@ mod tests {
         assert!(ask(address, "/healthz").await.ends_with("\r\n\r\nok\n"));
         assert!(ask(address, "/readyz").await.ends_with("\r\n\r\narchiving works\n"));
         assert!(ask(address, "/").await.starts_with("HTTP/1.1 404"));
+        hub.pulse.beat("archiver main", Duration::ZERO);
+        let hangs = ask(address, "/healthz").await;
+        assert!(hangs.starts_with("HTTP/1.1 503") && hangs.ends_with("hang: archiver main\n"), "{hangs}");
         hub.board.update(|all| *all = example::troubled());
         let said = ask(address, "/readyz").await;
         assert!(said.starts_with("HTTP/1.1 503") && said.contains("cluster main: archiving fails"), "{said}");

@@ -17,7 +17,7 @@ use super::pulse::Pulse;
 use super::services::Services;
 use super::supervisor::{self, Task};
 use super::{
-    Board, Hub, State, alerts, archiver, catalog_facts, control, http, scheduler, service_manager, tail,
+    Board, Hub, State, alerts, archiver, catalog_facts, control, http, scheduler, server_facts, service_manager, tail,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -38,6 +38,7 @@ pub struct Start {
 fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
     let mut tasks = vec![control::task(services, listener)];
     tasks.extend(http::task(&services.hub));
+    tasks.extend(server_facts::tasks(&services.hub));
     tasks.extend(archiver::tasks(services));
     tasks.extend(tail::tasks(services));
     tasks.push(scheduler::task(services));

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::reader::Section;
 
@@ -12,6 +13,8 @@ pub struct AgentConfig {
     pub socket: PathBuf,
     /// Where metrics and health are served; None where they are turned off. Port 0 takes a free one.
     pub http: Option<SocketAddr>,
+    /// Between two looks at a server and the disk of its pg_wal.
+    pub server_interval: Duration,
 }
 
 impl Default for AgentConfig {
@@ -19,12 +22,16 @@ impl Default for AgentConfig {
         Self {
             socket: PathBuf::from("/run/pgkeep/agent.sock"),
             http: Some(SocketAddr::from(([127, 0, 0, 1], 9797))),
+            server_interval: Duration::from_secs(15),
         }
     }
 }
 
 /// `sun_path` has 108 bytes with the zero at its end (unix(7)).
 const LONGEST_SOCKET: usize = 107;
+
+const SHORTEST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_mins(2);
 
 pub(super) fn read(section: Option<Section<'_>>) -> AgentConfig {
     let defaults = AgentConfig::default();
@@ -49,6 +56,10 @@ pub(super) fn read(section: Option<Section<'_>>) -> AgentConfig {
             address
         }
     };
+    let server_interval = section.duration("server_interval").unwrap_or(defaults.server_interval);
+    if !(SHORTEST..=LONGEST).contains(&server_interval) {
+        section.fault("server_interval", "must be from 500ms to 2m");
+    }
     section.finish();
-    AgentConfig { socket, http }
+    AgentConfig { socket, http, server_interval }
 }

@@ -186,6 +186,8 @@ const KEYS: &[KeyDoc] = &[
         "Where `wal push` and the commands reach the agent. At most 107 bytes."),
     key(AGENT, "http", "text", "\"127.0.0.1:9797\"", "\"127.0.0.1:9797\"",
         "Where metrics and health are served, to everybody who can reach it; \"none\" turns them off."),
+    key(AGENT, "server_interval", "duration", "\"15s\"", "\"15s\"",
+        "How often PostgreSQL and the disk of pg_wal are asked how they are, 500ms to 2m."),
 ];
 
 /// Keys that a minimal file has; the example comments out all others.

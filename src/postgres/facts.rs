@@ -115,6 +115,14 @@ impl ServerFacts {
     }
 }
 
+/// The timeline being written, or on a standby the one being replayed, as `int8`. A standby's own control file knows the
+/// timeline of its minimum recovery point; the checkpoint's may be older.
+pub(super) const TIMELINE: &str = "CASE WHEN pg_catalog.pg_is_in_recovery() THEN greatest( \
+    (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), \
+    (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()))::pg_catalog.int8 \
+    ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name( \
+    pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int8 END";
+
 impl Session {
     /// Asks the server what it is.
     pub async fn facts(&self) -> Result<ServerFacts> {
@@ -159,13 +167,7 @@ impl Session {
 
     /// The timeline being written, or on a standby the one being replayed.
     pub async fn timeline(&self) -> Result<TimelineId> {
-        // A standby's own control file knows the timeline of its minimum recovery point; the checkpoint's may be older.
-        let sql = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN greatest( \
-                     (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), \
-                     (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()))::pg_catalog.int8 \
-                   ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name( \
-                     pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int8 END";
-        let id: i64 = self.value("ask for the timeline", sql).await?;
+        let id: i64 = self.value("ask for the timeline", &format!("SELECT {TIMELINE}")).await?;
         u32::try_from(id)
             .ok()
             .filter(|id| *id > 0)

@@ -9,6 +9,7 @@
 mod agent_archiver;
 mod agent_life;
 mod agent_pressure;
+mod agent_server;
 mod backup_full;
 mod cli_catalog;
 mod cli_setup;

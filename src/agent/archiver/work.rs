@@ -32,6 +32,8 @@ use crate::postgres::as_owner;
 const REST: Duration = Duration::from_millis(20);
 /// After a history file was archived: PostgreSQL writes it a moment before it is a primary.
 const PROMOTION: Duration = Duration::from_millis(300);
+/// The loop turns at least as often as it scans; one that has not for so long hangs.
+const HANGS: Duration = Duration::from_mins(5);
 /// A file that changes under every look is left to a push of its own.
 const LOOKS: u32 = 3;
 /// After so many failures the repositories are opened anew: credentials may have changed, a disk may be mounted again.
@@ -100,13 +102,18 @@ impl Archiver {
         let shutdown = self.services.hub.shutdown.clone();
         let holes = holes::Watcher::new(&self.services, &self.cluster.name);
         let _holes = AbortOnDropHandle::new(tokio::spawn(holes.clone().run()));
+        let (pulse, name) = (self.services.hub.pulse.clone(), format!("archiver {}", self.cluster.name));
         loop {
+            pulse.beat(&name, HANGS);
             self.begin_what_is_due();
             self.report(&holes);
             let next = self.next_instant();
             let wake = self.wake.clone();
             tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => {
+                    pulse.rest(&name);
+                    return Ok(());
+                }
                 Some(ask) = heard.recv() => self.asked(ask),
                 Some(ended) = self.shipping.join_next(), if !self.shipping.is_empty() => {
                     self.shipped(ended.map_err(panicked)?);

@@ -76,7 +76,7 @@ metrics! {
     WAL_DISK = Gauge, Bytes, "pgkeep_server_wal_disk_bytes", ["cluster"], "Size of the file system that holds pg_wal.";
     WAL_DISK_FREE = Gauge, Bytes, "pgkeep_server_wal_disk_free_bytes", ["cluster"], "Free on the file system that holds pg_wal.";
     WAL_DISK_FULL_IN = Gauge, Seconds, "pgkeep_server_wal_disk_full_in_seconds", ["cluster"], "Until that file system is full if pg_wal goes on growing as it does; absent while it does not grow.";
-    DATA_BYTES = Gauge, Bytes, "pgkeep_server_data_directory_bytes", ["cluster"], "Size of the data directory.";
+    DATA_BYTES = Gauge, Bytes, "pgkeep_server_data_directory_bytes", ["cluster"], "Size of all databases, asked once an hour.";
 
     ARCHIVE_WAITING = Gauge, Number, "pgkeep_archive_waiting_files", ["cluster"], "Files that PostgreSQL has finished and that a required repository lacks.";
     ARCHIVE_WAITING_BYTES = Gauge, Bytes, "pgkeep_archive_waiting_bytes", ["cluster"], "Their size.";
