@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Agent, Build, EnvOptions, Pg, PgOptions, Root, Stop, TestEnv, eventually, eventually_some};
+use crate::support::{
+    Agent, Build, EnvOptions, Pg, PgOptions, Root, Stop, TestEnv, eventually, eventually_some,
+};
 use crate::wal_place::Tmpfs;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -94,7 +96,11 @@ fn one_connection_is_kept_and_an_idle_server_writes_no_wal_for_it() {
     env.pg.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgkeep'");
     wait_rounds(&agent, 2);
     assert_ne!(connections(&env), kept);
-    assert!(!agent.log().contains("does not answer"), "a new connection is made without a word: {}", agent.log());
+    assert!(
+        !agent.log().contains("does not answer"),
+        "a new connection is made without a word: {}",
+        agent.log()
+    );
 }
 
 #[test]

@@ -92,9 +92,9 @@ fn lasting(samples: &[Sample]) -> f64 {
 fn fading(samples: &[Sample]) -> f64 {
     let steps = || samples.windows(2).map(|two| (two[1], grown(two[0], two[1])));
     let largest = steps().map(|(_, step)| step).fold(0.0, f64::max);
-    let silence = steps().rfind(|(_, step)| *step > 0.0).map_or(0.0, |(grew, _)| {
-        seconds(grew, samples[samples.len() - 1])
-    });
+    let silence = steps()
+        .rfind(|(_, step)| *step > 0.0)
+        .map_or(0.0, |(grew, _)| seconds(grew, samples[samples.len() - 1]));
     if silence > 0.0 { largest / silence } else { f64::INFINITY }
 }
 

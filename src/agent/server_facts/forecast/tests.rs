@@ -39,7 +39,10 @@ fn what_does_not_grow_is_never_full() {
 fn steady_growth_is_told_after_two_minutes_and_right() {
     // 100 MiB in 15 seconds: 100 GiB in 15360 seconds.
     let told = course((0..100).map(|n| 500 + n * 100), &HELD);
-    assert!(told[..8].iter().all(Option::is_none) && told[8..].iter().all(|t| *t == Some(15_360)), "{told:?}");
+    assert!(
+        told[..8].iter().all(Option::is_none) && told[8..].iter().all(|t| *t == Some(15_360)),
+        "{told:?}"
+    );
     let nearly = Room { free: 200 * MIB, ..HELD };
     about(window((0..9).map(|n| 500 + n * 100)).full_in(&nearly), 30);
     let full = Room { free: 0, ..HELD };
@@ -50,7 +53,10 @@ fn steady_growth_is_told_after_two_minutes_and_right() {
 fn slow_growth_by_a_segment_every_five_minutes_shows_in_an_hour() {
     let found = course((0..400).map(|n| 500 + n / 20 * 16), &HELD);
     let expected = 100 * 1024 / 16 * 300;
-    assert!(found[240..].iter().all(|t| t.is_some_and(|t| t > expected / 2 && t < expected * 2)), "{found:?}");
+    assert!(
+        found[240..].iter().all(|t| t.is_some_and(|t| t > expected / 2 && t < expected * 2)),
+        "{found:?}"
+    );
 }
 
 #[test]
