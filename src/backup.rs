@@ -1,4 +1,5 @@
-//! Taking backups. [`full`] takes a base backup of one cluster into every repository at once.
+//! Taking backups. [`full()`] takes a base backup of one cluster into every repository at once; [`mod@logical`] takes
+//! dumps, schemas and exports of tables. What follows is about base backups.
 //!
 //! Promises kept here: a published backup is whole, with every WAL segment from start to stop beside it (3); nothing
 //! is overwritten (4); nothing leaves in the clear by accident (5); a kill at any instant leaves nothing published
@@ -27,6 +28,7 @@ mod file;
 mod finish;
 mod full;
 mod lock;
+mod logical;
 mod outside;
 mod pages;
 mod preflight;
@@ -35,4 +37,5 @@ mod targets;
 mod walrange;
 
 pub use full::{FullRequest, full};
+pub use logical::{LogicalReport, LogicalRequest, LogicalWork, logical};
 pub use publish::{FullReport, RepositoryResult};

@@ -17,6 +17,7 @@ use crate::model::{ClusterName, RepoName};
 mod across;
 mod agent;
 pub mod alerts;
+mod dump;
 pub mod jobs;
 mod reader;
 pub mod reference;
@@ -28,6 +29,7 @@ mod value;
 
 pub use agent::AgentConfig;
 pub use alerts::{AlertsConfig, HeartbeatConfig, SinkConfig};
+pub use dump::DumpConfig;
 pub use jobs::{JobConfig, JobWork, RunOn};
 pub use schedule::Schedule;
 pub use secret::{Guarded, Secret};
@@ -51,6 +53,7 @@ pub struct Config {
     pub archive: ArchiveConfig,
     pub restore: RestoreConfig,
     pub tail: TailConfig,
+    pub dump: DumpConfig,
     pub alerts: AlertsConfig,
     /// In the order of the file.
     pub alert_sinks: Vec<SinkConfig>,
@@ -66,6 +69,8 @@ pub struct ClusterConfig {
     pub name: ClusterName,
     /// A libpq connection string; never a password.
     pub connection: String,
+    /// The same for dumps and exports, where they have a role or a server of their own.
+    pub dump_connection: Option<String>,
     /// None: asked of the server.
     pub data_directory: Option<PathBuf>,
     /// None: found through the running server and the usual places.
@@ -73,6 +78,13 @@ pub struct ClusterConfig {
     /// On a standby: how to reach the primary.
     pub primary: Option<String>,
     pub service: ServiceCommands,
+}
+
+impl ClusterConfig {
+    /// How dumps and exports reach the server.
+    pub fn for_dumps(&self) -> &str {
+        self.dump_connection.as_deref().unwrap_or(&self.connection)
+    }
 }
 
 /// `[cluster.NAME.service]`: shell commands; None is detected.

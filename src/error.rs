@@ -83,6 +83,10 @@ codes! {
 
     /// PostgreSQL cannot be reached or refused the connection.
     Connect = "connect", Failed, None;
+    /// PostgreSQL has no free connection for us.
+    ServerFull = "server-full", Failed, None;
+    /// A table that is not, or no longer, there.
+    NoTable = "no-table", Failed, None;
     /// PostgreSQL answered a statement with an error.
     Sql = "sql", Failed, None;
     /// Settings or rights that the work needs are not there.
@@ -111,6 +115,8 @@ codes! {
     PagesDamaged = "pages-damaged", Finding, None;
     /// An alert could not be sent to one of its receivers.
     AlertUndelivered = "alert-undelivered", Failed, Some("agent-in-trouble.md");
+    /// The dump was published, and PostgreSQL's programs warned that something is not in it.
+    LeftOut = "left-out", Finding, None;
     /// `check` found something wrong.
     CheckFailed = "check-failed", Finding, None;
 

@@ -289,12 +289,7 @@ impl Run<'_> {
     }
 
     fn report(self, record: BackupRecord, done: &Done, warnings: Vec<String>, took: Duration) -> FullReport {
-        let published = self.destination.targets.current();
-        let mut repositories: Vec<RepositoryResult> =
-            published.into_iter().map(|r| RepositoryResult { name: r.name, published: Ok(()) }).collect();
-        let dropped = self.destination.targets.take_dropped();
-        repositories
-            .extend(dropped.into_iter().map(|(name, why)| RepositoryResult { name, published: Err(why) }));
+        let repositories = RepositoryResult::of(&self.destination.targets);
         FullReport { record, repositories, warnings, took, vanished: done.vanished, files: done.files }
     }
 }

@@ -7,7 +7,9 @@ use super::lock::{self, ClusterLock};
 use super::targets::Targets;
 use super::{archiving, full::FullRequest};
 use crate::codec::Protection;
+use crate::config::Config;
 use crate::error::{Code, Error, Result};
+use crate::model::{BackupKind, ClusterName, RepoName};
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::{ConnInfo, ServerFacts, Session, connect_to};
 use crate::repository::signature::HostKey;
@@ -71,7 +73,7 @@ pub(super) async fn run(request: &FullRequest<'_>) -> Result<Ready> {
         warnings.push(note.clone());
     }
     // Under the lock, nobody else's running backup can be taken for a leftover.
-    leftovers(request, &targets, &mut warnings).await?;
+    leftovers(&request.cluster.name, &targets, BackupKind::is_base, &mut warnings).await?;
     sweep(&targets, &mut warnings).await;
     let wal_root = keys::wal::WalRoot::new(&request.cluster.name, facts.system_identifier);
     Ok(Ready {
@@ -128,16 +130,8 @@ fn data_directory(request: &FullRequest<'_>, facts: &ServerFacts) -> Result<Path
 }
 
 async fn repositories(request: &FullRequest<'_>, facts: &ServerFacts) -> Result<Targets> {
-    let count = if request.only.is_some() { 1 } else { request.config.repositories.len().max(1) };
     // Each worker may finish one pack while it writes the next.
-    let uploads = 2 * request.workers.max(1) as u64 * count as u64;
-    let bounded = |settings: &mut StoreSettings| {
-        let parts = usize::try_from(PART_MEMORY / (uploads * settings.part_size)).unwrap_or(1);
-        settings.parts_in_flight = parts.saturating_sub(1).clamp(1, settings.parts_in_flight.max(1));
-    };
-    let opened = access::open_repositories(request.config, request.only, bounded).await?;
-    let (available, unavailable) = opened.required()?;
-    let targets = Targets::new(available, unavailable);
+    let targets = open_targets(request.config, request.only, 2 * request.workers.max(1)).await?;
     for repository in targets.current() {
         if let Err(e) = listed(&repository, request, facts).await {
             if repository.required {
@@ -147,6 +141,23 @@ async fn repositories(request: &FullRequest<'_>, facts: &ServerFacts) -> Result<
         }
     }
     Ok(targets)
+}
+
+/// Opens the repositories so that `writers` objects on their way at once keep within the memory.
+pub(super) async fn open_targets(
+    config: &Config,
+    only: Option<&RepoName>,
+    writers: usize,
+) -> Result<Targets> {
+    let count = if only.is_some() { 1 } else { config.repositories.len().max(1) };
+    let uploads = writers.max(1) as u64 * count as u64;
+    let bounded = |settings: &mut StoreSettings| {
+        let parts = usize::try_from(PART_MEMORY / (uploads * settings.part_size)).unwrap_or(1);
+        settings.parts_in_flight = parts.saturating_sub(1).clamp(1, settings.parts_in_flight.max(1));
+    };
+    let opened = access::open_repositories(config, only, bounded).await?;
+    let (available, unavailable) = opened.required()?;
+    Ok(Targets::new(available, unavailable))
 }
 
 /// The repository must know this system identifier, as the server that it is.
@@ -169,7 +180,7 @@ async fn listed(repository: &Repository, request: &FullRequest<'_>, facts: &Serv
 
 /// Unfinished writes of killed runs (temporaries, multipart uploads, which cost money) that nobody has touched for days,
 /// whoever's they are. A store that does not let us costs room, not the backup.
-async fn sweep(targets: &Targets, warnings: &mut Vec<String>) {
+pub(super) async fn sweep(targets: &Targets, warnings: &mut Vec<String>) {
     for repository in targets.current() {
         if let Err(e) = repository.storage.sweep_unfinished(ABANDONED).await {
             warnings.push(format!("unfinished writes in repository {} were not swept: {e}", repository.name));
@@ -178,11 +189,17 @@ async fn sweep(targets: &Targets, warnings: &mut Vec<String>) {
 }
 
 /// Objects of backups that were never published: found and said, never touched (`expire` deletes).
-async fn leftovers(request: &FullRequest<'_>, targets: &Targets, warnings: &mut Vec<String>) -> Result<()> {
+/// Of the kinds that the lock keeps apart: another one may be running.
+pub(super) async fn leftovers(
+    cluster: &ClusterName,
+    targets: &Targets,
+    ours: impl Fn(BackupKind) -> bool,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     for repository in targets.current() {
-        let found = crate::repository::catalog::unpublished(&repository, &request.cluster.name).await;
+        let found = crate::repository::catalog::unpublished(&repository, cluster).await;
         match found {
-            Ok(found) => warnings.extend(found.iter().map(|(id, bytes)| {
+            Ok(found) => warnings.extend(found.iter().filter(|(id, _)| ours(id.kind())).map(|(id, bytes)| {
                 format!(
                     "{id} in repository {} was never published: {} left behind by a backup that was stopped",
                     repository.name,

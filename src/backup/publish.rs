@@ -28,6 +28,25 @@ pub struct RepositoryResult {
     pub published: Result<()>,
 }
 
+impl RepositoryResult {
+    /// For `--json`.
+    pub fn json(&self) -> serde_json::Value {
+        match &self.published {
+            Ok(()) => serde_json::json!({ "name": self.name, "published": true }),
+            Err(e) => serde_json::json!({
+                "name": self.name, "published": false, "code": e.code().as_str(), "why": e.to_string(),
+            }),
+        }
+    }
+
+    /// Of every repository that the run began with.
+    pub(super) fn of(targets: &Targets) -> Vec<Self> {
+        let published = targets.current().into_iter().map(|r| Self { name: r.name, published: Ok(()) });
+        let dropped = targets.take_dropped().into_iter();
+        published.chain(dropped.map(|(name, why)| Self { name, published: Err(why) })).collect()
+    }
+}
+
 /// A backup that was published in every required repository.
 #[derive(Debug)]
 pub struct FullReport {
@@ -55,12 +74,7 @@ struct ReportJson<'r> {
 impl FullReport {
     /// One document: the record and what the run adds.
     pub fn json(&self) -> Result<serde_json::Value> {
-        let repositories = self.repositories.iter().map(|r| match &r.published {
-            Ok(()) => serde_json::json!({ "name": r.name, "published": true }),
-            Err(e) => serde_json::json!({
-                "name": r.name, "published": false, "code": e.code().as_str(), "why": e.to_string(),
-            }),
-        });
+        let repositories = self.repositories.iter().map(RepositoryResult::json);
         let report = ReportJson {
             record: &self.record,
             repositories: repositories.collect(),

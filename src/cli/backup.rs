@@ -1,4 +1,6 @@
-//! `pgkeep backup [full]`.
+//! `pgkeep backup [full|dump|schema]`.
+
+mod logical;
 
 use clap::{Args, ValueEnum};
 
@@ -21,15 +23,21 @@ pub struct BackupArgs {
     /// Words to find it by, kept in backup.json and in PostgreSQL's backup_label.
     #[arg(long, value_name = "TEXT", value_parser = label)]
     pub label: Option<String>,
-    /// Packs written at once (default: `workers` of `[backup]`).
+    /// Packs written at once (default: `workers` of `[backup]`). For full.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub workers: Option<u16>,
+    #[command(flatten)]
+    pub logical: logical::Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// A full base backup of the cluster.
     Full,
+    /// Databases by pg_dump, with roles, tablespaces and the schema as text.
+    Dump,
+    /// The schema of databases as text, with roles and tablespaces.
+    Schema,
 }
 
 /// `PostgreSQL`'s own limit, and nothing that would break a line of `backup_label`.
@@ -43,10 +51,14 @@ fn label(text: &str) -> Result<String, String> {
 pub fn run(ctx: &Context, args: &BackupArgs) -> Result<Outcome> {
     let config = ctx.load_config()?;
     let cluster = ctx.cluster(&config)?;
+    args.refuse_what_does_not_fit()?;
     // Refused before anybody is asked anything.
     access::protection(&config)?;
     // As root: from here on as the owner of the data directory, so that its files and the repository's have one owner.
     as_owner::become_owner(&cluster.connection, cluster.data_directory.as_deref())?;
+    if args.kind != Kind::Full {
+        return logical::run(ctx, args, &config, cluster);
+    }
     let request = FullRequest {
         config: &config,
         cluster,
@@ -75,6 +87,22 @@ pub fn run(ctx: &Context, args: &BackupArgs) -> Result<Outcome> {
     }
     report::to_stderr(&report::error_text(&damaged(&done)));
     Ok(Outcome::Finding)
+}
+
+impl BackupArgs {
+    /// An option that the kind does not know is a mistake, never passed over.
+    fn refuse_what_does_not_fit(&self) -> Result<()> {
+        let wrong = match self.kind {
+            Kind::Full => self.logical.given_for(&[]),
+            Kind::Dump => self.logical.given_for(&["--database", "--table"]),
+            Kind::Schema => self.logical.given_for(&["--database"]),
+        };
+        let wrong = wrong.or_else(|| (self.kind != Kind::Full && self.workers.is_some()).then_some("--workers"));
+        let Some(option) = wrong else { return Ok(()) };
+        let kind = self.kind.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
+        Err(Error::new(Code::Usage, format!("{option} is not for `backup {kind}`"))
+            .hint("`pgkeep backup --help` says which option belongs to which kind"))
+    }
 }
 
 fn damaged(done: &FullReport) -> Error {

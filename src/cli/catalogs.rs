@@ -149,6 +149,11 @@ impl Held {
         if self.record.is_damaged() {
             words.push(format!("damaged ({pages} bad pages)"));
         }
+        match self.record.logical.as_ref().map_or(0, |l| l.warnings) {
+            0 => {}
+            1 => words.push("1 warning".to_owned()),
+            n => words.push(format!("{n} warnings")),
+        }
         for mark in &self.marks {
             let word = mark.mark.clone();
             if !words.contains(&word) {

@@ -62,7 +62,11 @@ fn row(held: &Held) -> Vec<String> {
         human::size(record.bytes_stored),
         ratio(record.bytes_raw, record.bytes_stored),
         base.map_or_else(String::new, |b| b.timeline.to_string()),
-        base.map_or_else(String::new, |b| format!("{}..{}", b.start_lsn, b.stop_lsn)),
+        match (base, &record.logical) {
+            (Some(b), _) => format!("{}..{}", b.start_lsn, b.stop_lsn),
+            (None, Some(logical)) => logical.snapshot_lsn.to_string(),
+            (None, None) => String::new(),
+        },
         held.repositories_text(),
         held.state(),
     ]
@@ -107,6 +111,10 @@ fn entry(held: &Held) -> serde_json::Value {
         "stop_lsn": base.map(|b| b.stop_lsn),
         "wal_first": base.map(|b| b.wal_first),
         "wal_last": base.map(|b| b.wal_last),
+        "databases": record.logical.as_ref().map(|l| &l.databases),
+        "snapshot_at": record.logical.as_ref().map(|l| l.snapshot_at),
+        "rows": record.logical.as_ref().map(|l| l.rows),
+        "warnings": record.logical.as_ref().map(|l| l.warnings),
         "repositories": held.repositories,
         "trusted": held.trust == crate::repository::signature::Verdict::Trusted,
         "damaged": record.is_damaged(),

@@ -93,6 +93,15 @@ fn text(held: &Held) -> String {
             ("needs", each(&base.requires, ToString::to_string)),
         ]);
     }
+    if let Some(logical) = &record.logical {
+        lines.extend([
+            ("databases", logical.databases.join(", ")),
+            ("tables", format!("{} with {} rows", logical.tables, logical.rows)),
+            ("snapshot", format!("{} ({})", logical.snapshot_at.human(), logical.snapshot_lsn)),
+            ("made by", logical.tool_version.clone()),
+            ("warnings", logical.warnings.to_string()),
+        ]);
+    }
     lines.push(("marks", each(&held.marks, |mark| format!("{} {}", mark.at.human(), mark.mark))));
     facts(&lines)
 }

@@ -98,6 +98,11 @@ impl<W: Write> SealWriter<W> {
         Ok(Self::over(tally, protection, level, header)?.without_plain_digest())
     }
 
+    /// For a stream that is stored in parts with digests of their own: of the plain bytes alone.
+    pub fn plain_digest_only(inner: W, protection: &Protection, level: i32) -> Result<Self> {
+        Self::over(Tally { inner, bytes: 0, sha256: None }, protection, level, None)
+    }
+
     fn over(
         tally: Tally<W>,
         protection: &Protection,

@@ -3,12 +3,18 @@
 //! reader know the same keys, and that the committed files are fresh.
 
 mod alerts;
+mod dump;
 mod jobs;
 mod tail;
 
 /// Areas with a table of their own, in the order in which they are printed after those of this file.
 const AREAS: &[(&[SectionDoc], &[KeyDoc])] =
-    &[(tail::SECTIONS, tail::KEYS), (jobs::SECTIONS, jobs::KEYS), (alerts::SECTIONS, alerts::KEYS)];
+    &[
+        (tail::SECTIONS, tail::KEYS),
+        (dump::SECTIONS, dump::KEYS),
+        (jobs::SECTIONS, jobs::KEYS),
+        (alerts::SECTIONS, alerts::KEYS),
+    ];
 
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +119,8 @@ const KEYS: &[KeyDoc] = &[
     key(CLUSTER, "connection", "text", "required", "\"host=/var/run/postgresql user=pgkeep dbname=postgres\"",
         "A libpq connection string or URL. Data directory, port, version and tools are found through it. A \
          password does not stand here: use a pass file."),
+    key(CLUSTER, "dump_connection", "text", "connection", "\"host=/var/run/postgresql user=pgkeep_dump dbname=postgres\"",
+        "The same for dumps and exports, where a role of their own may read every table. `pgkeep check` says what it lacks."),
     key(CLUSTER, "data_directory", "path", "asked of the server", "\"/var/lib/postgresql/17/main\"",
         "Asked of the running server where it is not set; needed to restore when the server is gone. `init` writes it down."),
     key(CLUSTER, "bin_directory", "path", "found", "\"/usr/lib/postgresql/17/bin\"",

@@ -44,6 +44,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
     let archive = archive(root.table("archive"));
     let restore = restore(root.table("restore"));
     let tail = super::tail::read(root.table("tail"));
+    let dump = super::dump::read(root.table("dump"));
     let alerts = super::alerts::thresholds(root.table("alerts"));
     let alert_sinks = super::alerts::sinks(&mut root);
     let heartbeat = root.table("heartbeat").and_then(super::alerts::heartbeat);
@@ -61,6 +62,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
         archive,
         restore,
         tail,
+        dump,
         alerts,
         alert_sinks,
         heartbeat,
@@ -83,8 +85,10 @@ fn cluster(name: &str, mut section: Section<'_>) -> Option<ClusterConfig> {
         section.fault_here(format!("`{name}` is not a valid name: {NAME_RULE}"));
     }
     let connection = section.required_string("connection");
+    let dump_connection = section.string("dump_connection");
     let primary = section.string("primary");
-    for (key, text) in [("connection", &connection), ("primary", &primary)] {
+    let strings = [("connection", &connection), ("dump_connection", &dump_connection), ("primary", &primary)];
+    for (key, text) in strings {
         if text.as_deref().is_some_and(has_password) {
             section.fault(
                 key,
@@ -97,7 +101,16 @@ fn cluster(name: &str, mut section: Section<'_>) -> Option<ClusterConfig> {
     let service = section.table("service").map(service).unwrap_or_default();
     section.finish();
     let connection = connection.unwrap_or_default();
-    Some(ClusterConfig { name: parsed?, connection, data_directory, bin_directory, primary, service })
+    let name = parsed?;
+    Some(ClusterConfig {
+        name,
+        connection,
+        dump_connection,
+        data_directory,
+        bin_directory,
+        primary,
+        service,
+    })
 }
 
 /// `password=…` in a keyword string, or `user:password@` in a URL.

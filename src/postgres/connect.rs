@@ -133,7 +133,8 @@ fn refused(info: &ConnInfo, host: &HostSpec, e: &tokio_postgres::Error) -> Error
         Some(db) => format!("PostgreSQL refused the connection: {}", db.message()),
         None => format!("cannot connect to PostgreSQL: {}", super::session::chain(e)),
     };
-    let error = Error::new(Code::Connect, what).at(place(info, host));
+    let full = e.code().is_some_and(|code| code.code() == "53300");
+    let error = Error::new(if full { Code::ServerFull } else { Code::Connect }, what).at(place(info, host));
     match (e.code().map(tokio_postgres::error::SqlState::code), &info.pass_file_note) {
         (_, Some(note)) => error.hint(note.clone()),
         (Some("28P01" | "28000"), None) => error

@@ -169,14 +169,24 @@ pub fn failure(finished: &Finished, doing: &str) -> Error {
     let errors = complaints(&stderr, |kind| kind == "error" || kind == "fatal");
     let said = if errors.is_empty() { last_lines(&stderr) } else { errors.join("; ") };
     let what = format!("cannot {doing}: {}: {said}", finished.status);
-    // Of `--lock-wait-timeout`, which is a statement timeout around each `LOCK TABLE`.
-    let lock = said.contains("statement timeout") && stderr.contains("LOCK TABLE");
-    let error = Error::new(if lock { Code::Busy } else { Code::BackupFailed }, what).at(&finished.program);
+    let denied = said.contains("permission denied");
+    // A timeout of `--lock-wait-timeout`, or a table that was dropped before it was locked. The server's own words may
+    // be in any language.
+    let lock = stderr.contains("LOCK TABLE") && !denied;
+    // 53300
+    let full = ["too many clients", "too many connections", "remaining connection slots"];
+    let full = full.iter().any(|words| said.contains(words));
+    let code = match (lock, full) {
+        (true, _) => Code::Busy,
+        (_, true) => Code::ServerFull,
+        _ => Code::BackupFailed,
+    };
+    let error = Error::new(code, what).at(&finished.program);
     if lock {
         return error
             .hint("another session holds a stronger lock on a table, or waits for one: a migration?");
     }
-    if said.contains("permission denied") || said.contains("row-level security") {
+    if denied || said.contains("row-level security") {
         return error.hint("`pgkeep check` shows which rights the role lacks for dumps");
     }
     if said.contains("out of shared memory") {

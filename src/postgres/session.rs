@@ -255,6 +255,8 @@ impl Session {
             "42501" => Code::NotReady,
             // lock_not_available
             "55P03" => Code::Busy,
+            // undefined_table, invalid_schema_name
+            "42P01" | "3F000" => Code::NoTable,
             _ => Code::Sql,
         };
         let detail = db.detail().map(|d| format!(" ({d})")).unwrap_or_default();

@@ -77,15 +77,11 @@ impl Snapshot {
     ) -> Result<Self> {
         session.batch("prepare the session", QUICK, SETTINGS).await?;
         let begin = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL lock_timeout = '{}ms'",
-            patience.as_millis().clamp(1, 2_147_483_647)
+            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL lock_timeout = {}",
+            milliseconds(patience)
         );
         session.batch("begin a transaction", QUICK, &begin).await?;
-        for some in tables.chunks(LOCKED_AT_ONCE) {
-            let names: Vec<String> = some.iter().map(TableName::quoted).collect();
-            let sql = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
-            session.batch("lock the tables", LOCKING + patience, &sql).await.map_err(locked)?;
-        }
+        lock(&session, tables, patience).await?;
         let (lsn, at) = (clock.position().await?, clock.now().await?);
         let id = session.value("export a snapshot", "SELECT pg_catalog.pg_export_snapshot()").await?;
         Ok(Self { session, id, lsn, at })
@@ -101,16 +97,34 @@ impl Snapshot {
     }
 }
 
-/// Another session that looks through the snapshot `id`, for as long as the exporting one lives.
-pub async fn join(info: &ConnInfo, id: &str) -> Result<Session> {
+/// Another session that looks through the snapshot `id`, which need not outlive this. It locks the tables for itself, so
+/// that later no statement of it waits behind somebody who waits for a stronger lock.
+pub async fn join(info: &ConnInfo, id: &str, tables: &[TableName], patience: Duration) -> Result<Session> {
     let session = connect_to(info).await?;
     session.batch("prepare the session", QUICK, SETTINGS).await?;
     let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET TRANSACTION SNAPSHOT {}",
-        quote_literal(id)
+        "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET TRANSACTION SNAPSHOT {}; \
+         SET LOCAL lock_timeout = {}",
+        quote_literal(id),
+        milliseconds(patience)
     );
     session.batch("look through the snapshot", QUICK, &begin).await?;
+    lock(&session, tables, patience).await?;
     Ok(session)
+}
+
+/// Each within `patience`.
+async fn lock(session: &Session, tables: &[TableName], patience: Duration) -> Result<()> {
+    for some in tables.chunks(LOCKED_AT_ONCE) {
+        let names: Vec<String> = some.iter().map(TableName::quoted).collect();
+        let sql = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
+        session.batch("lock the tables", LOCKING + patience, &sql).await.map_err(locked)?;
+    }
+    Ok(())
+}
+
+fn milliseconds(patience: Duration) -> String {
+    format!("'{}ms'", patience.as_millis().clamp(1, 2_147_483_647))
 }
 
 /// `'it''s'`, for what takes no parameters.
@@ -127,8 +141,8 @@ fn locked(error: Error) -> Error {
     match error.code() {
         Code::Busy => error.hint(
             "another session holds or waits for a stronger lock: a migration, for example; `SELECT * FROM \
-             pg_stat_activity WHERE wait_event_type = 'Lock'` shows it. It is tried again, as often as \
-             `lock_tries` of `[dump]` says",
+             pg_stat_activity WHERE wait_event_type = 'Lock'` shows it. `lock_timeout` and `retries` \
+             of `[dump]` say how patiently it is tried",
         ),
         Code::NotReady => error.hint("`pgkeep check` shows which rights the role lacks for dumps"),
         _ => error,

@@ -86,18 +86,27 @@ impl FanOut {
     /// Completes the object in every repository and waits until it is durable there; `sealed` is what the codec
     /// counted, and a store that took anything else fails. An error is that of a required repository.
     pub fn finish(self, sealed: &Sealed) -> Result<Vec<Outcome>> {
-        self.finish_in_background(sealed)?.wait()
+        self.finish_part(sealed.stored_bytes)
+    }
+
+    /// The same for one object of a sealed stream that goes on in another: `bytes` is what went into this one.
+    pub fn finish_part(self, bytes: u64) -> Result<Vec<Outcome>> {
+        self.finish_bytes(bytes)?.wait()
     }
 
     /// The same without waiting: the caller may go on with the next object.
-    pub fn finish_in_background(mut self, sealed: &Sealed) -> Result<Finishing> {
+    pub fn finish_in_background(self, sealed: &Sealed) -> Result<Finishing> {
+        self.finish_bytes(sealed.stored_bytes)
+    }
+
+    fn finish_bytes(mut self, bytes: u64) -> Result<Finishing> {
         self.send()?;
         let runtime = self.runtime.clone();
         for lane in &mut self.lanes {
             lane.offer(Step::End, &runtime)?;
         }
         let lanes = std::mem::take(&mut self.lanes);
-        let task = runtime.spawn(close_all(lanes, *sealed, self.patience));
+        let task = runtime.spawn(close_all(lanes, bytes, self.patience));
         Ok(Finishing { task: Some(task), runtime })
     }
 }
@@ -127,7 +136,7 @@ impl Drop for Finishing {
     }
 }
 
-async fn close_all(mut lanes: Vec<Lane>, sealed: Sealed, patience: Duration) -> Result<Vec<Outcome>> {
+async fn close_all(mut lanes: Vec<Lane>, bytes: u64, patience: Duration) -> Result<Vec<Outcome>> {
     // Required ones first: the patience for the others counts from their end.
     lanes.sort_by_key(|lane| !lane.required);
     let mut outcomes = Vec::with_capacity(lanes.len());
@@ -136,7 +145,7 @@ async fn close_all(mut lanes: Vec<Lane>, sealed: Sealed, patience: Duration) -> 
         let (required, name) = (lane.required, lane.name.clone());
         let until =
             (!required).then(|| *deadline.get_or_insert_with(|| tokio::time::Instant::now() + patience));
-        match lane.close(until).await.and_then(|stored| confirmed(stored, &sealed)) {
+        match lane.close(until).await.and_then(|stored| confirmed(stored, bytes)) {
             Err(e) if required => return Err(e),
             stored => outcomes.push((name, stored)),
         }
@@ -144,13 +153,13 @@ async fn close_all(mut lanes: Vec<Lane>, sealed: Sealed, patience: Duration) -> 
     Ok(outcomes)
 }
 
-fn confirmed(stored: Stored, sealed: &Sealed) -> Result<Stored> {
-    if stored.bytes == sealed.stored_bytes {
+fn confirmed(stored: Stored, bytes: u64) -> Result<Stored> {
+    if stored.bytes == bytes {
         return Ok(stored);
     }
     Err(Error::new(
         Code::StoreLied,
-        format!("the store took {} bytes where {} were sent", stored.bytes, sealed.stored_bytes),
+        format!("the store took {} bytes where {bytes} were sent", stored.bytes),
     ))
 }
 

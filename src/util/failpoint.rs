@@ -25,6 +25,8 @@ pub const NAMES: &[&str] = &[
     "backup-before-publish",
     "backup-before-signature",
     "backup-before-stop",
+    "dump-after-database",
+    "dump-before-seal",
     "fetch-panic",
     "job-begun",
     "job-ended",

@@ -17,6 +17,7 @@ mod control_file;
 mod crash_backup;
 mod crash_push;
 mod crash_restore;
+mod dump;
 mod fetch_in_recovery;
 mod fork;
 mod harness;

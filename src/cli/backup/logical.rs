@@ -1,0 +1,121 @@
+//! `pgkeep backup dump|schema`.
+
+use super::{BackupArgs, Kind};
+use crate::backup::{LogicalReport, LogicalRequest, LogicalWork, logical};
+use crate::cli::context::{Context, Outcome};
+use crate::cli::report;
+use crate::config::{ClusterConfig, Config};
+use crate::error::{Code, Error, Result};
+use crate::model::{DatabasePattern, TablePattern};
+use crate::util::clock::Clock;
+use crate::util::human;
+
+/// Options of the logical kinds.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Only these databases, `*` and `?` allowed; repeatable (default: `databases` of `[dump]`). For dump and schema.
+    #[arg(long = "database", short = 'd', value_name = "PATTERN", value_parser = database)]
+    databases: Vec<DatabasePattern>,
+    /// Only these tables, as in SQL, `*` and `?` allowed; repeatable. For dump.
+    #[arg(long = "table", short = 't', value_name = "PATTERN", value_parser = table)]
+    tables: Vec<TablePattern>,
+}
+
+fn database(text: &str) -> Result<DatabasePattern, String> {
+    DatabasePattern::parse(text).ok_or_else(|| "this is no pattern of databases".to_owned())
+}
+
+fn table(text: &str) -> Result<TablePattern, String> {
+    TablePattern::parse(text)
+        .ok_or_else(|| "a table is named as in SQL: users, app.users, '\"Odd.Name\".*'".to_owned())
+}
+
+impl Options {
+    /// The first option that was given and is not among `allowed`.
+    pub(super) fn given_for(&self, allowed: &[&str]) -> Option<&'static str> {
+        let given = [("--database", !self.databases.is_empty()), ("--table", !self.tables.is_empty())];
+        given.into_iter().find(|(name, given)| *given && !allowed.contains(name)).map(|(name, _)| name)
+    }
+}
+
+pub(super) fn run(
+    ctx: &Context,
+    args: &BackupArgs,
+    config: &Config,
+    cluster: &ClusterConfig,
+) -> Result<Outcome> {
+    let options = &args.logical;
+    let work = match args.kind {
+        Kind::Schema => LogicalWork::Schema,
+        _ => LogicalWork::Dump { tables: options.tables.clone() },
+    };
+    let request = LogicalRequest {
+        config,
+        cluster,
+        work,
+        databases: options.databases.clone(),
+        only: ctx.repo.as_ref(),
+        label: args.label.clone(),
+        clock: Clock::system(),
+        progress: ctx.progress(),
+        cancel: ctx.cancel.clone(),
+    };
+    let runtime = ctx.runtime()?;
+    let done = runtime.block_on(logical(request));
+    // A store that hangs must not hold the process: what is unfinished is aborted or left unreferenced.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    let done = done?;
+    if ctx.json {
+        ctx.print_json(&done.json()?)?;
+    } else {
+        ctx.print(&summary(&done))?;
+    }
+    if done.left_out.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    let what = format!("{} warnings: something may be missing", done.left_out.len());
+    let error = Error::new(Code::LeftOut, what).at(&done.record.id).hint(
+        "the backup is published, and `pgkeep show` lists the warnings; `pgkeep check` shows which rights the role lacks",
+    );
+    report::to_stderr(&report::error_text(&error));
+    Ok(Outcome::Finding)
+}
+
+fn summary(done: &LogicalReport) -> String {
+    use std::fmt::Write;
+    let record = &done.record;
+    let ratio = record.bytes_raw as f64 / record.bytes_stored.max(1) as f64;
+    let mut text = format!("{}\n", record.id);
+    let mut line = |name: &str, value: String| _ = writeln!(text, "  {name:<10} {value}");
+    if let Some(label) = &record.label {
+        line("label", label.clone());
+    }
+    if let Some(logical) = &record.logical {
+        line("databases", logical.databases.join(", "));
+        if logical.tables > 0 {
+            line("tables", format!("{} with {} rows", logical.tables, logical.rows));
+        }
+        line("snapshot", format!("{} ({})", logical.snapshot_at.human(), logical.snapshot_lsn));
+        line("by", logical.tool_version.clone());
+    }
+    let (raw, stored) = (human::size(record.bytes_raw), human::size(record.bytes_stored));
+    line("size", format!("{raw}, {stored} stored ({ratio:.1}:1)"));
+    let seconds = done.took.as_secs_f64().max(0.001);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // positive and far below 2^64
+    let rate = (record.bytes_raw as f64 / seconds) as u64;
+    line("time", format!("{} ({}/s)", human::span(done.took), human::size(rate)));
+    for repository in &done.repositories {
+        let what = match &repository.published {
+            Ok(()) => "published".to_owned(),
+            Err(e) => format!("not published: {e}"),
+        };
+        line(repository.name.as_str(), what);
+    }
+    for warning in &done.left_out {
+        line("warning", warning.clone());
+    }
+    for note in &done.notes {
+        line("note", note.clone());
+    }
+    text
+}
