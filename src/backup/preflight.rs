@@ -199,7 +199,8 @@ pub(super) async fn leftovers(
     for repository in targets.current() {
         let found = crate::repository::catalog::unpublished(&repository, cluster).await;
         match found {
-            Ok(found) => warnings.extend(found.iter().filter(|(id, _)| ours(id.kind())).map(|(id, bytes)| {
+            Ok(found) => warnings
+                .extend(found.iter().filter(|(id, _)| ours(id.kind())).map(|(id, bytes)| {
                 format!(
                     "{id} in repository {} was never published: {} left behind by a backup that was stopped",
                     repository.name,

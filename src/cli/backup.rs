@@ -97,7 +97,8 @@ impl BackupArgs {
             Kind::Dump => self.logical.given_for(&["--database", "--table"]),
             Kind::Schema => self.logical.given_for(&["--database"]),
         };
-        let wrong = wrong.or_else(|| (self.kind != Kind::Full && self.workers.is_some()).then_some("--workers"));
+        let wrong =
+            wrong.or_else(|| (self.kind != Kind::Full && self.workers.is_some()).then_some("--workers"));
         let Some(option) = wrong else { return Ok(()) };
         let kind = self.kind.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
         Err(Error::new(Code::Usage, format!("{option} is not for `backup {kind}`"))

@@ -102,15 +102,7 @@ fn cluster(name: &str, mut section: Section<'_>) -> Option<ClusterConfig> {
     section.finish();
     let connection = connection.unwrap_or_default();
     let name = parsed?;
-    Some(ClusterConfig {
-        name,
-        connection,
-        dump_connection,
-        data_directory,
-        bin_directory,
-        primary,
-        service,
-    })
+    Some(ClusterConfig { name, connection, dump_connection, data_directory, bin_directory, primary, service })
 }
 
 /// `password=…` in a keyword string, or `user:password@` in a URL.

@@ -157,10 +157,7 @@ fn confirmed(stored: Stored, bytes: u64) -> Result<Stored> {
     if stored.bytes == bytes {
         return Ok(stored);
     }
-    Err(Error::new(
-        Code::StoreLied,
-        format!("the store took {} bytes where {bytes} were sent", stored.bytes),
-    ))
+    Err(Error::new(Code::StoreLied, format!("the store took {} bytes where {bytes} were sent", stored.bytes)))
 }
 
 impl Write for FanOut {

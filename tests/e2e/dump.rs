@@ -38,7 +38,9 @@ fn databases_and_tables_are_chosen_by_patterns() {
     let env = EnvOptions::new(15).not_archiving().build();
     for database in ["shop_1", "shop_2", "other"] {
         env.pg.sql(&format!("create database {database}"));
-        env.pg.session_in(database).sql("create table users as select 1 as n; create table \"Users\" as select 2 as n");
+        env.pg
+            .session_in(database)
+            .sql("create table users as select 1 as n; create table \"Users\" as select 2 as n");
     }
     let names = |taken: &Taken| -> Vec<String> {
         let databases = taken.index["databases"].as_array().unwrap().iter();
@@ -54,7 +56,12 @@ fn databases_and_tables_are_chosen_by_patterns() {
     assert_eq!((tables.len(), tables[0]["name"].as_str()), (1, Some("users")));
     env.pg.sql("create database again");
     taken.restore("shop_1", "again");
-    assert_eq!(env.pg.session_in("again").one("select string_agg(relname, ',') from pg_class where relname ilike 'users'"), "users");
+    assert_eq!(
+        env.pg
+            .session_in("again")
+            .one("select string_agg(relname, ',') from pg_class where relname ilike 'users'"),
+        "users"
+    );
     let run = |args: &[&str]| env.pgkeep.run(["backup", "dump"].iter().chain(args));
     run(&["-d", "nothing*"]).fails_with("usage", 2);
     run(&["-t", "nothing"]).fails_with("usage", 2);

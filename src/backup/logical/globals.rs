@@ -13,8 +13,7 @@ use crate::util::process::Run as Program;
 
 /// A text, sealed, and what the program warned of.
 pub(super) async fn text(run: &Run<'_>, program: Program, doing: &str) -> Result<(Held, Vec<String>)> {
-    let seal =
-        SealWriter::undigested(Vec::new(), &run.destination.protection, run.destination.level, None)?;
+    let seal = SealWriter::undigested(Vec::new(), &run.destination.protection, run.destination.level, None)?;
     let (progress, cancel) = (run.request.progress.clone(), &run.request.cancel);
     let passed = program::pass(program, doing, seal, progress, cancel, |_| Ok(())).await?;
     Ok((Held::finish(passed.out)?, passed.warnings))

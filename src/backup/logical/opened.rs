@@ -33,7 +33,8 @@ impl Opened {
 
 /// `LOCK TABLE` takes tables alone; partitions are locked with what they are part of.
 pub(super) fn lockable(relations: &[Relation]) -> Vec<TableName> {
-    let tables = relations.iter().filter(|r| matches!(r.kind, RelationKind::Table | RelationKind::Partitioned));
+    let tables =
+        relations.iter().filter(|r| matches!(r.kind, RelationKind::Table | RelationKind::Partitioned));
     tables.map(|r| r.table.clone()).collect()
 }
 

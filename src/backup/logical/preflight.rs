@@ -38,7 +38,9 @@ pub(super) async fn run(request: &LogicalRequest<'_>, writers: usize) -> Result<
     let host_key = access::host_key(config)?;
     let mut notes = Vec::new();
     if no_metadata_key {
-        notes.push("this host has no metadata key: it cannot read the index (`pgkeep init` makes one)".to_owned());
+        notes.push(
+            "this host has no metadata key: it cannot read the index (`pgkeep init` makes one)".to_owned(),
+        );
     }
     request.progress.phase("checking the server and the repositories");
     let info = ConnInfo::resolve(request.cluster.for_dumps())?.with_dbname("postgres");
@@ -58,7 +60,8 @@ pub(super) async fn run(request: &LogicalRequest<'_>, writers: usize) -> Result<
         match open::system(&repository, &request.cluster.name, system).await {
             Ok(known) if known.pg_major == session.major() => {}
             Ok(known) => {
-                let what = format!("the repository knows this system identifier as PostgreSQL {}", known.pg_major);
+                let what =
+                    format!("the repository knows this system identifier as PostgreSQL {}", known.pg_major);
                 let error = Error::new(Code::ForeignCluster, what).at(repository.storage.location());
                 return Err(error.hint("after an upgrade: `pgkeep init` makes the new major known"));
             }

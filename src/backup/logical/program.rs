@@ -121,8 +121,6 @@ where
         }
         Err(e) => Err(e),
         Ok(_) if !success => Err(dump_tool::failure(&finished, doing)),
-        Ok((read, out)) => {
-            Ok(Passed { read, out, warnings: dump_tool::warnings(&finished.stderr_text()) })
-        }
+        Ok((read, out)) => Ok(Passed { read, out, warnings: dump_tool::warnings(&finished.stderr_text()) }),
     }
 }

@@ -1,9 +1,9 @@
 //! The DDL of one database, as text that `psql` reads.
 
+use super::globals;
 use super::opened::{self, Opened};
 use super::patience::patiently;
 use super::run::{DatabasePart, Run};
-use super::globals;
 use crate::error::Result;
 use crate::postgres::dump_tool::DumpScope;
 use crate::postgres::user_tables::Database;

@@ -50,8 +50,11 @@ pub(super) fn tables<'r>(all: &'r [Relation], patterns: &[TablePattern]) -> Resu
             && !named.iter().any(|r| holds(r))
         {
             let what = if first.kind == RelationKind::View { "a view" } else { "a foreign table" };
-            return Err(Error::new(Code::Usage, format!("{} is {what}: it has no rows of its own", first.table))
-                .hint("name the tables that hold the rows"));
+            return Err(Error::new(
+                Code::Usage,
+                format!("{} is {what}: it has no rows of its own", first.table),
+            )
+            .hint("name the tables that hold the rows"));
         }
     }
     Ok(all.iter().filter(|r| holds(r) && fits(r)).collect())
@@ -60,7 +63,9 @@ pub(super) fn tables<'r>(all: &'r [Relation], patterns: &[TablePattern]) -> Resu
 /// With the chosen tables, the partitions of those that are partitioned: for locks and for DDL.
 pub(super) fn with_partitions<'r>(all: &'r [Relation], chosen: &[&Relation]) -> Vec<&'r Relation> {
     let roots: std::collections::HashSet<u32> = chosen.iter().map(|r| r.oid).collect();
-    all.iter().filter(|r| roots.contains(&r.oid) || r.root.is_some_and(|root| roots.contains(&root))).collect()
+    all.iter()
+        .filter(|r| roots.contains(&r.oid) || r.root.is_some_and(|root| roots.contains(&root)))
+        .collect()
 }
 
 #[cfg(test)]

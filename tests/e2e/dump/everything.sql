@@ -29,7 +29,7 @@ values (-32768, 9223372036854775807, 12345.67891, 'NaN', 1.1754944e-38, 0.1, 12.
   '::1/64', '10.0.0.0/8', '08:00:2b:01:02:03', '08:00:2b:01:02:03:04:05', '{"b" : 1,  "a":"x"}', '{"a": [1, null, "\u0001"]}',
   '<a b="c">d&amp;</a>', '(1,2)', '{1,2,3}', '[(1,2),(3,4)]', '(3,4),(1,2)', '[(1,1),(2,2)]', '((0,0),(1,1),(1,0))', '<(1,2),3>',
   'a:1 b:2', 'a & !b', '[1,5)', '{[1,2),[5,7)}', '[0.5,1.5]', 'it''s "great"', '(1,"x,""y""")', 7, 'a=>1, "b c"=>NULL',
-  '{1,NULL,3}', '{{a,"b,c"},{"NULL",NULL}}', array[(1, 'a,b')::app.pair, (null, '')], 4294967295, 'app.loose', '$.a[*] ? (@ > 1)', '16/B374D848');
+  '{1,NULL,3}', '{{a,"b,c"},{"NULL",NULL}}', array[(1, 'a,b')::app.pair, (null, '')::app.pair], 4294967295, 'app.loose', '$.a[*] ? (@ > 1)', '16/B374D848');
 insert into app.every_type default values;
 insert into app.every_type (t, vc, by, at) values ('', '', '', '{}'), (E'\\.', '\N', '\x5c2e', '{""}'), (',', '"', null, null);
 create table "Odd.Schema ""q"""."Größe ""x"".y 🐘" ("a b" int primary key, "select" text not null default 'x', "Ü" int unique);

@@ -7,7 +7,9 @@ use crate::support::{Build, EnvOptions, Pgkeep, TestEnv};
 
 fn env(major: u32) -> TestEnv {
     let env = EnvOptions::new(major).not_archiving().build();
-    env.pg.sql("create table t as select n, repeat(md5(n::text), 30) as filling from generate_series(1, 3000) n");
+    env.pg.sql(
+        "create table t as select n, repeat(md5(n::text), 30) as filling from generate_series(1, 3000) n",
+    );
     env
 }
 
@@ -63,12 +65,16 @@ fn a_dump_that_pg_dump_does_not_end_well_is_not_published() {
 #[test]
 fn a_warning_that_something_was_left_out_is_recorded_and_a_finding() {
     let env = env(18);
-    let script = format!("{ARCHIVE}echo 'pg_dump: warning: subscriptions not dumped' >&2; exec $real/pg_dump \"$@\"");
+    let script =
+        format!("{ARCHIVE}echo 'pg_dump: warning: subscriptions not dumped' >&2; exec $real/pg_dump \"$@\"");
     let ran = with_programs(&env, &script).global("--json").run(["backup", "dump"]).fails_with("left-out", 4);
     let json = ran.json();
     assert_eq!(json["left_out"][0], "postgres: subscriptions not dumped");
     let taken = Taken::open(&env, json["id"].as_str().unwrap());
-    assert_eq!((&taken.record["warnings"], taken.index["warnings"][0].as_str()), (&1.into(), json["left_out"][0].as_str()));
+    assert_eq!(
+        (&taken.record["warnings"], taken.index["warnings"][0].as_str()),
+        (&1.into(), json["left_out"][0].as_str())
+    );
     env.fsck().assert_whole();
     env.pgkeep.run(["list"]).ok().says("1 warning");
 }
@@ -86,7 +92,9 @@ fn programs_of_another_major_are_refused_before_anything_is_written() {
 #[test]
 fn killed_at_any_step_nothing_is_published_and_the_next_run_says_what_was_left() {
     let env = env(16);
-    for step in ["dump-before-seal", "dump-after-database", "backup-before-signature", "backup-before-publish"] {
+    for step in
+        ["dump-before-seal", "dump-after-database", "backup-before-signature", "backup-before-publish"]
+    {
         let pgkeep = env.pgkeep.clone().failpoint(step, "return(kill)");
         pgkeep.run(["backup", "dump"]).was_killed();
         let fsck = env.fsck().assert_whole();
@@ -101,7 +109,9 @@ fn killed_at_any_step_nothing_is_published_and_the_next_run_says_what_was_left()
 fn a_second_dump_of_the_cluster_is_refused_while_one_runs() {
     let env = env(14);
     let first = env.pgkeep.clone().failpoint("dump-before-seal", "return(stop)").spawn(["backup", "dump"]);
-    crate::support::eventually("the first stands still", std::time::Duration::from_secs(30), || first.is_stopped());
+    crate::support::eventually("the first stands still", std::time::Duration::from_secs(30), || {
+        first.is_stopped()
+    });
     env.pgkeep.run(["backup", "dump"]).fails_with("busy", 1);
     // A schema is another kind.
     env.pgkeep.run(["backup", "schema"]).ok();
@@ -112,7 +122,8 @@ fn a_second_dump_of_the_cluster_is_refused_while_one_runs() {
 
 #[test]
 fn a_required_repository_that_takes_nothing_fails_the_dump_and_an_optional_one_is_told() {
-    let env = EnvOptions::new(17).not_archiving().dir_repository("eu", true).dir_repository("us", false).build();
+    let env =
+        EnvOptions::new(17).not_archiving().dir_repository("eu", true).dir_repository("us", false).build();
     env.pg.sql("create table t as select n from generate_series(1, 3000) n");
     let block = |name: &str| {
         // A file where the directory of the backups belongs.

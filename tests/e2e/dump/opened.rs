@@ -86,6 +86,7 @@ pub(super) fn text_of(env: &TestEnv, database: &str) -> String {
     let (host, port) = (host.display().to_string(), port.to_string());
     let args = ["-h", &host, "-p", &port, "-U", "postgres", "--quote-all-identifiers", "-d", database];
     let text = env.pg.build.run_tool("pg_dump", args);
-    let kept = text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
+    let kept =
+        text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
     kept.collect::<Vec<_>>().join("\n")
 }
