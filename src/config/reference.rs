@@ -8,13 +8,12 @@ mod jobs;
 mod tail;
 
 /// Areas with a table of their own, in the order in which they are printed after those of this file.
-const AREAS: &[(&[SectionDoc], &[KeyDoc])] =
-    &[
-        (tail::SECTIONS, tail::KEYS),
-        (dump::SECTIONS, dump::KEYS),
-        (jobs::SECTIONS, jobs::KEYS),
-        (alerts::SECTIONS, alerts::KEYS),
-    ];
+const AREAS: &[(&[SectionDoc], &[KeyDoc])] = &[
+    (tail::SECTIONS, tail::KEYS),
+    (dump::SECTIONS, dump::KEYS),
+    (jobs::SECTIONS, jobs::KEYS),
+    (alerts::SECTIONS, alerts::KEYS),
+];
 
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy)]
