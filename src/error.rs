@@ -210,9 +210,18 @@ impl Error {
     }
     /// A local file operation that failed.
     pub fn io(what: impl Into<String>, place: impl AsRef<std::path::Path>, cause: std::io::Error) -> Self {
-        let full = cause.kind() == std::io::ErrorKind::StorageFull;
+        let kind = cause.kind();
         let error = Self::new(Code::Io, what).at(place.as_ref().display()).because(cause);
-        if full { error.hint("the disk is full: free some space there and try again") } else { error }
+        match kind {
+            std::io::ErrorKind::StorageFull => {
+                error.hint("the disk is full: free some space there and try again")
+            }
+            std::io::ErrorKind::ReadOnlyFilesystem => error.hint(
+                "the file system is read-only, or the agent's service may not write there: `systemctl edit pgkeep`, \
+                 [Service] ReadWritePaths=-/that/directory, `systemctl restart pgkeep`",
+            ),
+            _ => error,
+        }
     }
     /// A broken invariant.
     pub fn internal(what: impl Into<String>) -> Self {

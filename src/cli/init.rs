@@ -23,6 +23,7 @@ use crate::repository::host_keys;
 pub mod archiving;
 mod configuration;
 mod places;
+mod service;
 mod stores;
 
 use archiving::Change;
@@ -96,6 +97,7 @@ struct Report {
     applied: bool,
     pending_restart: Vec<String>,
     notes: Vec<String>,
+    next: String,
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
@@ -124,6 +126,7 @@ fn work(ctx: &Context, args: &Args, places: &mut Places) -> Result<Report> {
     let directory = cluster.data_directory.as_deref();
     places.owner = owner(&cluster.connection, directory)?;
     places.directories(&config)?;
+    let next = service::Next::prepare(&config, places)?;
     as_owner::become_owner(&cluster.connection, directory)?;
     let keys = host_keys::make_missing(&KeyFiles::of(&config))?;
     places.made.extend(keys.iter().map(|path| format!("key {}", path.display())));
@@ -131,6 +134,7 @@ fn work(ctx: &Context, args: &Args, places: &mut Places) -> Result<Report> {
         // Said each time, for as long as it lies here.
         report.identity = identity.or_else(|| identity_here(&config));
         report.made.clone_from(&places.made);
+        report.next = next.text();
         report
     })
 }
@@ -284,6 +288,7 @@ async fn with_server(ctx: &Context, args: &Args, config: &Config, places: &mut P
         applied,
         pending_restart: if applied { session.pending_restart().await? } else { Vec::new() },
         notes,
+        next: String::new(),
     })
 }
 
@@ -372,7 +377,7 @@ fn text(report: &Report) -> String {
         "\nFor the configuration of other hosts that restore these backups:\n{}",
         super::key::trust_lines(&report.host_key)
     ));
-    lines.push("\nNext: `pgkeep check` proves the whole path.".to_owned());
+    lines.push(format!("\n{}", report.next));
     lines.join("\n")
 }
 

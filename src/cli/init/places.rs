@@ -26,6 +26,14 @@ impl Places {
         Ok(())
     }
 
+    /// A part of the agent's unit.
+    pub fn drop_in(&mut self, path: &Path, text: &str) -> Result<()> {
+        parents(path)?;
+        durable::write_new(path, text.as_bytes(), 0o644).map_err(use_sudo)?;
+        self.made.push(format!("drop-in {}", path.display()));
+        Ok(())
+    }
+
     /// A new identity, or the one that an earlier try left there; gives its recipient.
     pub fn identity(&mut self, path: &Path) -> Result<String> {
         if path.exists() {
