@@ -35,7 +35,8 @@ fn the_deb_installs_starts_its_first_run_and_purges_cleanly_in_a_fresh_debian_ro
             .arg(place.path())
             .env("PGKEEP_BIN", shared_binary()),
     );
-    let deb = std::fs::read_dir(place.path()).unwrap().next().unwrap_or_else(|| panic!("{made}")).unwrap().path();
+    let deb =
+        std::fs::read_dir(place.path()).unwrap().next().unwrap_or_else(|| panic!("{made}")).unwrap().path();
     let root = place.path().join("root");
     output(Command::new("cp").args(["-a", "--reflink=auto"]).arg(debian_root()).arg(&root));
 
@@ -50,7 +51,8 @@ fn the_deb_installs_starts_its_first_run_and_purges_cleanly_in_a_fresh_debian_ro
     let left = left.split("== done").next().unwrap();
     // Keys and configuration stay, and nothing else.
     let kept = ["etc/pgkeep", "etc/pgkeep/identity.txt", "etc/pgkeep/pgkeep.toml", "var/lib/pgkeep"];
-    let keys = ["", "/host.key", "/host.pub", "/metadata.key"].map(|name| format!("var/lib/pgkeep/keys{name}"));
+    let keys =
+        ["", "/host.key", "/host.pub", "/metadata.key"].map(|name| format!("var/lib/pgkeep/keys{name}"));
     let mut expected: Vec<String> =
         kept.iter().map(ToString::to_string).chain(keys).map(|path| format!("> ./{path}")).collect();
     expected.sort();

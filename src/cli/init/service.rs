@@ -97,13 +97,22 @@ mod tests {
 
     #[test]
     fn only_directories_that_the_service_may_not_write_need_a_line() {
-        let config = config(&["file:///srv/pgkeep/a", "file:///mnt/b", "s3://bucket/prefix", "file:///mnt/c"]);
+        let config =
+            config(&["file:///srv/pgkeep/a", "file:///mnt/b", "s3://bucket/prefix", "file:///mnt/c"]);
         let all = unwritable(&config, "");
         assert_eq!(all, [Path::new("/mnt/b"), Path::new("/mnt/c")]);
         assert_eq!(unwritable(&config, "[Service]\nReadWritePaths=-/mnt/b\n"), [Path::new("/mnt/c")]);
-        assert_eq!(unwritable(&config, &drop_in(&all)), Vec::<PathBuf>::new(), "what is written is understood");
+        assert_eq!(
+            unwritable(&config, &drop_in(&all)),
+            Vec::<PathBuf>::new(),
+            "what is written is understood"
+        );
         let odd = [PathBuf::from("/mnt/100% of my disk")];
         assert!(drop_in(&odd).contains("\nReadWritePaths=\"-/mnt/100%% of my disk\"\n"));
-        assert_eq!(unwritable(&config, "ReadWritePaths=/mnt"), Vec::<PathBuf>::new(), "all below is writable");
+        assert_eq!(
+            unwritable(&config, "ReadWritePaths=/mnt"),
+            Vec::<PathBuf>::new(),
+            "all below is writable"
+        );
     }
 }
