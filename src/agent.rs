@@ -23,6 +23,7 @@ pub mod hub;
 pub mod identity;
 pub mod jobs;
 pub mod metrics;
+pub mod prefetch;
 pub mod pulse;
 pub mod readiness;
 pub mod run;

@@ -7,10 +7,13 @@
 //!
 //! [`ship`] is the push of who stays: the same answer, from repositories that are kept open. Both others work by
 //! themselves, without an agent; under one, [`tail`] ships what no finished segment holds yet. While `restore` runs a
-//! recovery, [`serve`] answers the fetches from a spool that is filled ahead of the replay.
+//! recovery, [`serve`] answers the fetches from a spool that is filled ahead of the replay; for a standby that follows the
+//! archive the agent does the same ([`ahead`]).
 
+pub mod ahead;
 pub mod fetch;
 pub mod fork;
+mod prefetch;
 pub mod push;
 pub mod serve;
 pub mod ship;

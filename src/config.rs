@@ -19,6 +19,7 @@ mod agent;
 pub mod alerts;
 mod dump;
 pub mod jobs;
+mod prefetch;
 mod reader;
 pub mod reference;
 pub mod schedule;
@@ -31,6 +32,7 @@ pub use agent::AgentConfig;
 pub use alerts::{AlertsConfig, HeartbeatConfig, SinkConfig};
 pub use dump::DumpConfig;
 pub use jobs::{JobConfig, JobWork, RunOn};
+pub use prefetch::PrefetchConfig;
 pub use schedule::Schedule;
 pub use secret::{Guarded, Secret};
 pub use tail::TailConfig;
@@ -53,6 +55,7 @@ pub struct Config {
     pub archive: ArchiveConfig,
     pub restore: RestoreConfig,
     pub tail: TailConfig,
+    pub prefetch: PrefetchConfig,
     pub dump: DumpConfig,
     pub alerts: AlertsConfig,
     /// In the order of the file.

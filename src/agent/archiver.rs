@@ -12,7 +12,7 @@
 //! Bounds: [`AHEAD`] files under way, [`ship::Shipper`]'s workers and memory, [`ASKS`] questions. Back-pressure: a store
 //! that fails is tried with one file at a time ([`queue`]); the rest waits where PostgreSQL keeps it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +78,22 @@ impl Archivers {
     }
     fn doors(&self) -> &[Door] {
         &self.0
+    }
+    /// Where a cluster's data directory was seen last.
+    pub(super) fn data_directory(&self, cluster: &ClusterName) -> Option<PathBuf> {
+        self.0.iter().find(|door| door.cluster == *cluster)?.data_directory()
+    }
+    /// The cluster whose data directory this is. Blocks.
+    pub(super) fn cluster_at(&self, place: &Path, named: Option<&ClusterName>) -> Option<ClusterName> {
+        self.door_at(place, named).map(|door| door.cluster.clone())
+    }
+    fn door_at(&self, place: &Path, named: Option<&ClusterName>) -> Option<&Door> {
+        let here = scan::Identity::at(place)?;
+        let ours = |door: &&Door| {
+            named.is_none_or(|name| *name == door.cluster)
+                && door.data_directory().as_deref().and_then(scan::Identity::at) == Some(here)
+        };
+        self.0.iter().find(ours)
     }
 }
 

@@ -23,9 +23,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::archiver;
 use super::services::Services;
 use super::supervisor::Task;
+use super::{archiver, prefetch};
 use crate::error::{Code, Error, Result};
 use crate::postgres::as_owner;
 
@@ -61,6 +61,8 @@ pub enum Request {
     BackupNews,
     /// What is wrong now.
     Alerts,
+    /// `wal fetch` without a plan: has this segment been received?
+    Fetch(prefetch::Question),
 }
 
 async fn answer(services: &Services, request: Request, replies: &mut Replies) -> Result<Value> {
@@ -73,6 +75,7 @@ async fn answer(services: &Services, request: Request, replies: &mut Replies) ->
         }
         Request::Push(question) => archiver::push::answer(services, question, replies).await,
         Request::Alerts => Ok(json!({ "alerts": services.hub.board.snapshot().alerts })),
+        Request::Fetch(question) => prefetch::answer(services, question, replies).await,
     }
 }
 

@@ -42,7 +42,9 @@ pub fn loss(cluster: &ClusterFacts, now: Timestamp) -> Loss {
     // Ranges beyond a hole cannot be reached.
     let tailed = tail.enabled && archive.holes.is_empty();
     let shipped = tail.shipped_to.filter(|_| tailed);
-    let safe_to = archive.archived_to.max(shipped);
+    // What the archive holds of the timeline before says nothing about this one.
+    let other_timeline = archive.timeline.zip(server.timeline).is_some_and(|(archived, now)| archived != now);
+    let safe_to = archive.archived_to.filter(|_| !other_timeline).max(shipped);
     let bytes = server.flush_lsn.zip(safe_to).map(|(flushed, safe)| flushed.since(safe));
     let heard = if server.error.is_some() { server.asked_at.unwrap_or(now) } else { now };
     let complete = server.asked_at.filter(|_| bytes == Some(0));
@@ -85,7 +87,7 @@ pub fn time_to_return(cluster: &ClusterFacts) -> Option<Return> {
 mod tests {
     use super::*;
     use crate::agent::board::{Failure, HoleFacts, LastBackup};
-    use crate::model::{Lsn, SegmentName};
+    use crate::model::{Lsn, SegmentName, TimelineId};
 
     fn at(second: u32) -> Timestamp {
         format!("2026-11-21T02:00:{second:02}Z").parse().unwrap()
@@ -133,6 +135,18 @@ mod tests {
         assert_eq!(loss(&facts, at(40)), commits(38, 2.0, Some(0x10)));
         let lost = SegmentName::parse("000000010000000000000003").unwrap();
         facts.archive.holes.push(HoleFacts { first: lost, last: lost });
+        assert_eq!(loss(&facts, at(40)), commits(20, 20.0, Some(0x100)));
+    }
+
+    #[test]
+    fn what_the_archive_holds_of_an_earlier_timeline_is_not_what_it_holds_of_this_one() {
+        let mut facts = cluster();
+        // A restore to before the end of what was archived.
+        (facts.archive.timeline, facts.server.timeline) = (Some(TimelineId(1)), Some(TimelineId(2)));
+        facts.server.flush_lsn = Some(Lsn(0x300_0000));
+        assert_eq!(loss(&facts, at(40)), commits(20, 20.0, None));
+        facts.tail.enabled = true;
+        facts.tail.shipped_to = Some(Lsn(0x2ff_ff00));
         assert_eq!(loss(&facts, at(40)), commits(20, 20.0, Some(0x100)));
     }
 

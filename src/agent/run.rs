@@ -17,7 +17,7 @@ use super::pulse::Pulse;
 use super::services::Services;
 use super::supervisor::{self, Task};
 use super::{
-    Board, Hub, State, alerts, archiver, catalog_facts, control, http, scheduler, server_facts,
+    Board, Hub, State, alerts, archiver, catalog_facts, control, http, prefetch, scheduler, server_facts,
     service_manager, tail,
 };
 use crate::config::Config;
@@ -45,6 +45,7 @@ fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
     tasks.push(scheduler::task(services));
     tasks.extend(catalog_facts::tasks(services));
     tasks.extend(alerts::tasks(&services.hub));
+    tasks.push(prefetch::task(services));
     tasks
 }
 

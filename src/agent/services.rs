@@ -5,6 +5,7 @@ use super::Hub;
 use super::archiver::Archivers;
 use super::catalog_facts::News;
 use super::jobs::Jobs;
+use super::prefetch::Prefetchers;
 use super::stores::Stores;
 
 /// Cheap to clone.
@@ -18,6 +19,7 @@ pub struct Services {
     pub jobs: Jobs,
     /// Said when there may be a new backup.
     pub news: News,
+    pub prefetchers: Prefetchers,
     /// Counts the configurations that this process has worked with, from 1.
     pub generation: u64,
 }
@@ -30,6 +32,7 @@ impl Services {
             archivers: Archivers::new(&hub.config),
             jobs: jobs.clone(),
             news: News::default(),
+            prefetchers: Prefetchers::default(),
             generation,
         }
     }

@@ -11,7 +11,6 @@
 //! Failure: what fails is tried again at the next look, from what the repositories are known to hold. Cancellation: at
 //! the end of a generation uploads are dropped, which leaves whole heads or none.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -71,7 +70,8 @@ async fn follow(services: Services, cluster: ClusterConfig) -> Result<()> {
     for targets in lanes::Targets::all(&hub.config) {
         lanes.spawn(lanes::run(services.clone(), cluster.name.clone(), targets, sights.clone()));
     }
-    let mut server = Server { cluster: &cluster, services: &services, connected: None, connections: 0 };
+    let mut server =
+        Server { cluster: &cluster, services: &services, connected: None, proved: false, connections: 0 };
     let mut ticks = tokio::time::interval(hub.config.tail.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -110,6 +110,8 @@ struct Server<'a> {
     cluster: &'a ClusterConfig,
     services: &'a Services,
     connected: Option<(Session, Place)>,
+    /// The primary that answers is the one whose files are here.
+    proved: bool,
     connections: u64,
 }
 
@@ -130,6 +132,7 @@ impl Server<'_> {
     async fn ask(&mut self, at: Timestamp) -> Result<Option<Sight>> {
         if self.connected.is_none() {
             self.connected = Some(self.connect().await?);
+            self.proved = false;
             self.connections += 1;
         }
         let Some((session, place)) = &self.connected else { return Ok(None) };
@@ -137,9 +140,14 @@ impl Server<'_> {
             Written::InRecovery | Written::NotArchived => {
                 // After a promotion everything is looked at anew.
                 self.connections += 1;
+                self.proved = false;
                 Ok(None)
             }
             Written::Primary { timeline, flush } => {
+                if !self.proved {
+                    is_here(place).await?;
+                    self.proved = true;
+                }
                 let archived_to = self.services.hub.board.cluster(&self.cluster.name, |facts| {
                     facts.archive.archived_to.filter(|_| facts.archive.timeline == Some(timeline))
                 });
@@ -155,9 +163,6 @@ impl Server<'_> {
         let facts = session.facts().await?;
         let data_directory =
             self.cluster.data_directory.clone().unwrap_or_else(|| facts.data_directory.clone());
-        if !facts.in_recovery {
-            self.is_here(data_directory.clone(), facts.system_identifier).await?;
-        }
         let place = Place {
             cluster: self.cluster.name.clone(),
             system: facts.system_identifier,
@@ -168,28 +173,26 @@ impl Server<'_> {
         };
         Ok((session, place))
     }
+}
 
-    /// The primary that answers is the one whose files are here.
-    async fn is_here(&self, data_directory: PathBuf, system: crate::model::SystemId) -> Result<()> {
-        let elsewhere = |what: String| {
-            Error::new(Code::WalMismatch, what)
-                .at(data_directory.display())
-                .hint("`connection` must lead to the server of this host whose data directory this is")
-        };
-        let place = data_directory.clone();
-        let read = tokio::task::spawn_blocking(move || ControlFile::read(&place)).await;
-        let control = read.map_err(|e| Error::internal("a reader died").because(e))??;
-        if control.system != system {
-            return Err(elsewhere(format!("the server that answers is another cluster ({system})")));
-        }
-        if control.state != ClusterState::InProduction {
-            return Err(elsewhere(format!(
-                "a primary answers, and this data directory is {}",
-                control.state
-            )));
-        }
-        Ok(())
+/// The primary that answers is the one whose files are here.
+async fn is_here(place: &Place) -> Result<()> {
+    let data_directory = place.pg_wal.parent().unwrap_or(&place.pg_wal).to_owned();
+    let elsewhere = |what: String| {
+        Error::new(Code::WalMismatch, what)
+            .at(data_directory.display())
+            .hint("`connection` must lead to the server of this host whose data directory this is")
+    };
+    let read = data_directory.clone();
+    let read = tokio::task::spawn_blocking(move || ControlFile::read(&read)).await;
+    let control = read.map_err(|e| Error::internal("a reader died").because(e))??;
+    if control.system != place.system {
+        return Err(elsewhere(format!("the server that answers is another cluster ({})", place.system)));
     }
+    if control.state != ClusterState::InProduction {
+        return Err(elsewhere(format!("a primary answers, and this data directory is {}", control.state)));
+    }
+    Ok(())
 }
 
 /// A failure as the board keeps it.

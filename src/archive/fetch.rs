@@ -5,7 +5,7 @@
 //!
 //! Order: configuration and identity (a missing key must never look like a missing file) → the plan, where
 //! `recovery.signal` and a plan are there → the running restore's spool, where it answers → the archive itself. Without a
-//! plan: the archive, with the proof of [`free`].
+//! plan: what a running agent has prefetched ([`super::ahead`]), else the archive, with the proof of [`free`].
 //!
 //! The file is written under a temporary name beside its destination and renamed. A signal ends the process at once and
 //! leaves at most that temporary, which a later fetch removes.
@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
+use super::ahead::Spooled;
 use super::source::{self, Source};
 use super::{serve, spool};
 use crate::config::{ClusterConfig, Config};
 use crate::error::{Code, Error, Result};
-use crate::model::{RepoName, Timestamp, WalFileName};
+use crate::model::{RepoName, SegmentName, Timestamp, WalFileName};
 use crate::postgres::control_file::ControlFile;
 use crate::repository::configured::Patience;
 use crate::repository::recovery_plan::{Decision, FILE_NAME, IN_FORCE_WHILE, RecoveryPlan};
@@ -53,6 +54,17 @@ pub struct Request<'a> {
     pub now: Timestamp,
 }
 
+/// What a running agent says of a segment.
+#[derive(Debug)]
+pub enum Told {
+    /// It has received it.
+    Spooled(Spooled),
+    /// Its stores do not answer.
+    Failed(Error),
+    /// Nobody answers, or there is nothing to say: the archive itself is asked.
+    Nothing,
+}
+
 /// A runtime whose transfers end when it is shut down, which lets the thread that waits for them remove its unfinished
 /// file: a single-threaded one would keep them until it is dropped.
 pub fn runtime() -> Result<Runtime> {
@@ -60,8 +72,12 @@ pub fn runtime() -> Result<Runtime> {
     built.map_err(|e| Error::new(Code::Io, "cannot start the asynchronous runtime").because(e))
 }
 
-/// Fetches one file. Blocks; bounded by the configured deadline.
-pub fn run(request: &Request<'_>, runtime: &Runtime) -> Result<Fetched> {
+/// Fetches one file. Blocks; bounded by the configured deadline. `agent` asks a running agent for a segment.
+pub fn run(
+    request: &Request<'_>,
+    runtime: &Runtime,
+    agent: impl FnOnce(SegmentName) -> Told,
+) -> Result<Fetched> {
     failpoint::reach("fetch-panic")?;
     let identities = source::identities(request.config)?;
     let file = WalFileName::parse(request.name).ok_or_else(|| {
@@ -100,11 +116,40 @@ pub fn run(request: &Request<'_>, runtime: &Runtime) -> Result<Fetched> {
         };
     }
     let cluster = free::Cluster { size: control.wal_segment_size, system: control.system, standby };
+    if let Some(fetched) = from_agent(request, file, cluster, agent) {
+        return Ok(fetched);
+    }
     let source = open()?;
     let work = free::fetch(request, &source, file, cluster);
     match runtime.block_on(within(deadline, file, work)) {
         Err(e) if standby && answer::is_of_store(&e) => Ok(Fetched::standby_waits(&e.to_string())),
         done => done,
+    }
+}
+
+/// What the agent's answer is worth. It never ends a recovery: only a standby, which asks again, is told that a store
+/// fails; everything else is proved here.
+fn from_agent(
+    request: &Request<'_>,
+    file: WalFileName,
+    cluster: free::Cluster,
+    agent: impl FnOnce(SegmentName) -> Told,
+) -> Option<Fetched> {
+    let WalFileName::Segment(segment) = file else { return None };
+    if request.only.is_some() {
+        return None;
+    }
+    match agent(segment) {
+        Told::Spooled(spooled) => {
+            let destination = request.data_directory.join(request.destination);
+            let mode = spool::file_mode(request.data_directory);
+            let taken = spooled.take_over(segment, cluster.size, cluster.system, &destination, mode);
+            taken.then_some(Fetched::Delivered)
+        }
+        Told::Failed(e) if cluster.standby && answer::is_unreachable(&e) => {
+            Some(Fetched::standby_waits(&e.to_string()))
+        }
+        Told::Failed(_) | Told::Nothing => None,
     }
 }
 

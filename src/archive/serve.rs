@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::prefetch::Prefetch;
 use super::source::Source;
 use super::spool;
 use crate::error::{Code, Error, Result};
@@ -26,7 +27,7 @@ use crate::repository::recovery_plan::RecoveryPlan;
 use crate::repository::wal_listing::WalListing;
 
 mod answering;
-mod prefetch;
+mod planned;
 
 /// The socket's name in the data directory. Requests are one line, answers one line of JSON.
 pub const SOCKET: &str = "pgkeep.fetch.sock";
@@ -83,8 +84,14 @@ impl FetchServer {
         let spool = data_directory.join(spool::DIRECTORY);
         crate::util::durable::make_dirs(&spool, 0o700)?;
         let mode = spool::file_mode(&data_directory);
-        let prefetch = Arc::new(prefetch::Prefetch::new(settings, spool, mode));
-        prefetch.begin();
+        let (look_ahead, deadline) = (settings.look_ahead, settings.deadline);
+        let supply = Arc::new(planned::Planned::new(settings, mode));
+        let first = supply.first();
+        let prefetch = Arc::new(Prefetch::new(supply, spool, look_ahead, deadline));
+        if let Some(first) = first {
+            let prefetch = prefetch.clone();
+            tokio::spawn(async move { prefetch.begin(first).await });
+        }
         let (sender, progress) = watch::channel(FetchProgress::default());
         let owner = answering::owner(&data_directory)?;
         let task = tokio::spawn(answering::serve(listener, owner, prefetch, sender));

@@ -108,6 +108,13 @@ impl Source {
         let prefix = self.root.timeline_prefix(segment.timeline);
         self.list(&prefix, Some(&after), &|listing| !listing.is_empty()).await
     }
+    /// A segment and everything after it in its log directory.
+    pub async fn find_from(&self, segment: SegmentName) -> Found {
+        // Every key of the segment goes on from its prefix.
+        let from = self.root.file_prefix(WalFileName::Segment(segment));
+        let enough = |listing: &WalListing| !listing.objects(WalFileName::Segment(segment)).is_empty();
+        self.list(&self.root.log_prefix(segment), Some(&from), &enough).await
+    }
     /// Everything below a prefix.
     pub async fn find_prefix(&self, prefix: &str) -> Found {
         self.list(prefix, None, &|listing| !listing.is_empty()).await

@@ -2,7 +2,8 @@
 //!
 //! `wal push` asks the agent first ([`client`]) and works by itself where none answers.
 //!
-//! `wal fetch` has exits of its own from its first instruction on ([`fetch_process`]): 0, 1 and 200.
+//! `wal fetch` has exits of its own from its first instruction on ([`fetch_process`]): 0, 1 and 200. It asks the agent too,
+//! for a segment that no plan speaks of.
 //!
 //! Neither listens for signals: PostgreSQL ends its commands with SIGTERM, and they must end as that. Neither builds more
 //! than one worker, and a runtime is left without waiting long for threads that hang in a dead file system.
@@ -162,7 +163,11 @@ fn run_fetch(ctx: &Context, args: &FetchArgs) -> Result<fetch::Fetched> {
         now: clock::now(),
     };
     let runtime = fetch::runtime()?;
-    let fetched = fetch::run(&request, &runtime);
+    let agent = |segment| {
+        let (socket, within) = (&config.agent.socket, config.archive.fetch_deadline);
+        client::fetch::ask(socket, ctx.cluster.as_ref(), &data_directory, segment, within)
+    };
+    let fetched = fetch::run(&request, &runtime, agent);
     runtime.shutdown_timeout(LEAVING);
     fetched
 }

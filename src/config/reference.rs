@@ -5,11 +5,13 @@
 mod alerts;
 mod dump;
 mod jobs;
+mod prefetch;
 mod tail;
 
 /// Areas with a table of their own, in the order in which they are printed after those of this file.
 const AREAS: &[(&[SectionDoc], &[KeyDoc])] = &[
     (tail::SECTIONS, tail::KEYS),
+    (prefetch::SECTIONS, prefetch::KEYS),
     (dump::SECTIONS, dump::KEYS),
     (jobs::SECTIONS, jobs::KEYS),
     (alerts::SECTIONS, alerts::KEYS),

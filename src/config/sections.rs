@@ -44,6 +44,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
     let archive = archive(root.table("archive"));
     let restore = restore(root.table("restore"));
     let tail = super::tail::read(root.table("tail"));
+    let prefetch = super::prefetch::read(root.table("prefetch"));
     let dump = super::dump::read(root.table("dump"));
     let alerts = super::alerts::thresholds(root.table("alerts"));
     let alert_sinks = super::alerts::sinks(&mut root);
@@ -62,6 +63,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
         archive,
         restore,
         tail,
+        prefetch,
         dump,
         alerts,
         alert_sinks,

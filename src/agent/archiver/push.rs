@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::scan::{Identity, path_of};
-use super::{Ask, Door};
+use super::{Archivers, Ask, Door};
 use crate::agent::control::Replies;
 use crate::agent::control::wire::failure;
 use crate::agent::services::Services;
@@ -68,8 +68,8 @@ struct Asked {
 }
 
 pub async fn answer(services: &Services, question: Question, replies: &mut Replies) -> Result<Value> {
-    let doors: Vec<Door> = services.archivers.doors().to_vec();
-    let recognised = blocking(move || Ok(recognise(&doors, &question))).await?;
+    let archivers = services.archivers.clone();
+    let recognised = blocking(move || Ok(recognise(&archivers, &question))).await?;
     let answer = match recognised {
         Ok(asked) => wait(asked, replies).await?,
         Err(why) => Answer::Declined(why),
@@ -78,14 +78,10 @@ pub async fn answer(services: &Services, question: Question, replies: &mut Repli
 }
 
 /// Which cluster's file it is; or why this is none that this agent can speak of. Blocks.
-fn recognise(doors: &[Door], question: &Question) -> Result<Asked, String> {
+fn recognise(archivers: &Archivers, question: &Question) -> Result<Asked, String> {
     let data_directory = Path::new(&question.data_directory);
-    let here = Identity::at(data_directory).ok_or("this agent cannot see that directory")?;
-    let ours = |door: &&Door| {
-        question.cluster.as_ref().is_none_or(|name| *name == door.cluster)
-            && door.data_directory().as_deref().and_then(Identity::at) == Some(here)
-    };
-    let door = doors.iter().find(ours).ok_or("the data directory is none of this agent's clusters'")?;
+    let door = archivers.door_at(data_directory, question.cluster.as_ref());
+    let door = door.ok_or("the data directory is none of this agent's clusters'")?;
     let path = data_directory.join(&question.path);
     let name = path.file_name().and_then(|name| name.to_str()).and_then(WalFileName::parse);
     let name = name.ok_or("this is no WAL file")?;

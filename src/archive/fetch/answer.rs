@@ -41,6 +41,10 @@ impl Fetched {
     pub(super) fn nowhere() -> Self {
         Self::absent("no repository has it".to_owned(), false)
     }
+    /// The archive has only its beginning, or later beginnings: a standby asks again, and that is its everyday.
+    pub(super) fn only_begun(why: &str) -> Self {
+        Self::absent(why.to_owned(), false)
+    }
     /// PostgreSQL has a whole copy of its own, which it reads next.
     pub(super) fn in_pg_wal(why: &str) -> Self {
         Self::absent(format!("{why}; a whole copy lies in pg_wal"), true)
@@ -74,6 +78,11 @@ pub(super) fn is_of_store(error: &Error) -> bool {
             | Code::ObjectMissing
             | Code::Io
     )
+}
+
+/// A store that another process has just found not to answer: it would not answer this one either.
+pub(super) fn is_unreachable(error: &Error) -> bool {
+    matches!(error.code(), Code::StoreUnavailable | Code::StoreDenied | Code::NotARepository)
 }
 
 #[cfg(test)]

@@ -3,6 +3,11 @@
 //! "Does not exist" needs a proof: every required repository answered, and none has the file nor anything later of its
 //! timeline. Or PostgreSQL has a whole copy of its own in pg_wal. A standby is answered so as well while a store is
 //! silent, and where a later segment overtook this one on its way: it asks again.
+//!
+//! Heads are never served here, padded with zeros as if they were the segment: a server would take the padding for the
+//! end of WAL, and a standby with `archive_mode = always` would archive it under the segment's name. But they are WAL
+//! that the archive holds, so no recovery may end before them: a standby is told to ask again, any other recovery fails
+//! with the way out, which is a plan.
 
 use std::path::Path;
 
@@ -11,7 +16,8 @@ use super::answer::Fetched;
 use crate::archive::source::{Found, Source};
 use crate::archive::{fork, spool};
 use crate::error::{Code, Error, Result};
-use crate::model::{SegmentName, SegmentSize, SystemId, TimelineId, WalFileName};
+use crate::model::{Lsn, RepoName, SegmentName, SegmentSize, SystemId, TimelineId, WalFileName};
+use crate::repository::continuity::head_chain;
 use crate::repository::wal_listing::WalObject;
 use crate::wal::check::{SegmentChecker, SegmentVerdict};
 
@@ -76,6 +82,14 @@ async fn choose(
     object.ok_or_else(|| Error::internal("a content was chosen that is not there"))
 }
 
+/// What keeps an absence from being proved.
+enum Doubt {
+    /// A required repository did not answer, or WAL goes on behind a gap.
+    Missing(Error),
+    /// Of the segment, or of what comes after it, the archive holds heads: WAL that only a plan can serve.
+    OnlyHeads { until: Option<Lsn>, error: Error },
+}
+
 /// Nobody who answered has it.
 async fn absent(
     request: &Request<'_>,
@@ -84,48 +98,72 @@ async fn absent(
     cluster: Cluster,
     found: Found,
 ) -> Result<Fetched> {
-    let mut silent = found.silent;
-    let mut later = None;
-    if silent.is_empty() {
-        let beyond = match file {
-            WalFileName::Segment(s) | WalFileName::Partial(s) | WalFileName::BackupHistory(s, _) => {
-                source.find_after(s).await
-            }
-            // A timeline with segments has a history: a false "missing" would follow the wrong timeline.
-            WalFileName::History(t) if t > TimelineId::FIRST => {
-                source.find_prefix(&source.root.timeline_prefix(t)).await
-            }
-            WalFileName::History(_) => return Ok(Fetched::nowhere()),
-        };
-        silent = beyond.silent;
-        later = beyond.listing.files().next().map(|(name, _)| name);
-        if silent.is_empty() && later.is_none() {
-            return Ok(Fetched::nowhere());
-        }
-    }
-    let why = match (silent.into_iter().next(), later) {
-        (Some((name, error)), _) => {
-            error.while_doing(format!("{file}: the required repository {name} does not answer"))
-        }
-        (None, Some(later)) => {
-            Error::new(Code::WalHole, format!("{file} is not in the archive, and {later} is"))
-                .hint("WAL is missing here: `pgkeep window` shows how far a recovery can go")
-        }
-        (None, None) => return Ok(Fetched::nowhere()),
+    let Some(doubt) = doubt(source, file, cluster.size, found).await else { return Ok(Fetched::nowhere()) };
+    let (why, until) = match &doubt {
+        Doubt::Missing(why) => (why, None),
+        Doubt::OnlyHeads { error, until } => (error, *until),
     };
     if let WalFileName::Segment(segment) = file
-        && lies_in_pg_wal(request.data_directory, segment, cluster)
+        && lies_in_pg_wal(request.data_directory, segment, cluster, until)
     {
         return Ok(Fetched::in_pg_wal(&why.to_string()));
     }
-    if cluster.standby && matches!(why.code(), Code::WalHole) {
-        return Ok(Fetched::standby_waits(&why.to_string()));
+    match doubt {
+        Doubt::OnlyHeads { error, .. } if cluster.standby => Ok(Fetched::only_begun(&error.to_string())),
+        Doubt::Missing(why) if cluster.standby && matches!(why.code(), Code::WalHole) => {
+            Ok(Fetched::standby_waits(&why.to_string()))
+        }
+        Doubt::Missing(error) | Doubt::OnlyHeads { error, .. } => Err(error),
     }
-    Err(why)
 }
 
-/// A whole, sound copy of the segment: one that ends early could be the very end that the archive goes beyond.
-fn lies_in_pg_wal(data_directory: &Path, segment: SegmentName, cluster: Cluster) -> bool {
+/// None when every required repository answered, and none has the file nor anything later.
+async fn doubt(source: &Source, file: WalFileName, size: SegmentSize, found: Found) -> Option<Doubt> {
+    let silent = |(name, error): (RepoName, Error)| {
+        let what = format!("{file}: the required repository {name} does not answer");
+        Some(Doubt::Missing(error.while_doing(what)))
+    };
+    if let Some(first) = found.silent.into_iter().next() {
+        return silent(first);
+    }
+    let beyond = match file {
+        WalFileName::Segment(s) | WalFileName::Partial(s) | WalFileName::BackupHistory(s, _) => {
+            source.find_after(s).await
+        }
+        // A timeline with segments has a history: a false "missing" would follow the wrong timeline.
+        WalFileName::History(t) if t > TimelineId::FIRST => {
+            source.find_prefix(&source.root.timeline_prefix(t)).await
+        }
+        WalFileName::History(_) => return None,
+    };
+    if let Some(first) = beyond.silent.into_iter().next() {
+        return silent(first);
+    }
+    let hole = |later: String| {
+        Error::new(Code::WalHole, format!("{file} is not in the archive, and {later} is"))
+            .hint("WAL is missing here: `pgkeep window` shows how far a recovery can go")
+    };
+    if let Some((later, _)) = beyond.listing.files().next() {
+        return Some(Doubt::Missing(hole(later.to_string())));
+    }
+    if let Some(later) = beyond.listing.all_headed().next() {
+        let error = hole(format!("the beginning of {later}"));
+        return Some(Doubt::OnlyHeads { until: None, error });
+    }
+    let WalFileName::Segment(segment) = file else { return None };
+    let until =
+        head_chain(found.listing.heads(segment)).last().map(|h| segment.start(size).plus(h.to.into()))?;
+    let error = Error::new(Code::WalHole, format!("of {file} the archive holds only what comes before {until}"))
+        .hint(
+            "only a recovery that pgkeep has planned can use it: `pgkeep restore --to …`. With a target before that place, \
+             `recovery_prefetch = off` keeps PostgreSQL from asking for it; a standby needs standby.signal",
+        );
+    Some(Doubt::OnlyHeads { until: Some(until), error })
+}
+
+/// A whole, sound copy of the segment: one that ends early could be the very end that the archive goes beyond. Where the
+/// archive is known to end at `until`, one that reaches as far is enough.
+fn lies_in_pg_wal(data_directory: &Path, segment: SegmentName, cluster: Cluster, until: Option<Lsn>) -> bool {
     let path = data_directory.join("pg_wal").join(segment.to_string());
     let mut checker = SegmentChecker::new(segment, cluster.size, cluster.system);
     let read = || -> std::io::Result<()> {
@@ -138,5 +176,12 @@ fn lies_in_pg_wal(data_directory: &Path, segment: SegmentName, cluster: Cluster)
             }
         }
     };
-    read().is_ok() && checker.finish().as_ref().is_ok_and(SegmentVerdict::is_sound)
+    if read().is_err() {
+        return false;
+    }
+    match checker.finish() {
+        Ok(SegmentVerdict::Sound { .. }) => true,
+        Ok(SegmentVerdict::EndsEarly { lsn, .. }) => until.is_some_and(|until| lsn >= until),
+        Ok(SegmentVerdict::Damaged { .. }) | Err(_) => false,
+    }
 }

@@ -10,8 +10,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::prefetch::Prefetch;
+use super::planned::Planned;
 use super::{Answer, FetchProgress, SOCKET};
+use crate::archive::prefetch::Prefetch;
 use crate::error::{Error, Result};
 use crate::model::WalFileName;
 use crate::util::durable;
@@ -42,7 +43,7 @@ pub(super) fn owner(data_directory: &Path) -> Result<u32> {
 pub(super) async fn serve(
     listener: UnixListener,
     owner: u32,
-    prefetch: Arc<Prefetch>,
+    prefetch: Arc<Prefetch<Planned>>,
     progress: watch::Sender<FetchProgress>,
 ) {
     let progress = Arc::new(progress);
@@ -67,7 +68,7 @@ pub(super) async fn serve(
 async fn converse(
     stream: UnixStream,
     owner: u32,
-    prefetch: &Prefetch,
+    prefetch: &Prefetch<Planned>,
     progress: &watch::Sender<FetchProgress>,
 ) {
     let known = stream.peer_cred().is_ok_and(|peer| peer.uid() == owner || peer.uid() == ROOT);

@@ -25,6 +25,8 @@ use crate::error::{Code, Error, Result};
 use crate::model::ClusterName;
 use crate::util::clock::Deadline;
 
+pub mod fetch;
+
 /// An agent that works is heard every second.
 const SILENCE: Duration = Duration::from_secs(5);
 const LONGEST_ANSWER: u64 = 1 << 20;

@@ -1,8 +1,8 @@
 //! Ten seconds: a host dies at a random moment of a steady load, with its data directory, and the repository alone brings
 //! back all but the last seconds.
 //!
-//! The tail has its default interval here. `PGKEEP_TEST_DEATHS` sets how often each kind is tried (by hand: 10); what
-//! each run lost is printed.
+//! The tail has its default interval here. `PGKEEP_TEST_DEATHS` sets how often each kind is tried (by hand: 10, with more
+//! load and more kinds); what each run lost is printed.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,9 @@ use crate::support::{EnvOptions, Ledger, Pg, TestEnv};
 /// What a lost host may lose.
 const ALLOWED: Duration = Duration::from_secs(10);
 
-fn deaths() -> u32 {
-    std::env::var("PGKEEP_TEST_DEATHS").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+/// None: one, with little load, as part of all tests.
+fn deaths() -> Option<u32> {
+    std::env::var("PGKEEP_TEST_DEATHS").ok().and_then(|n| n.parse().ok())
 }
 
 /// Some megabytes of WAL per second beside the ledger, until the server is gone.
@@ -68,30 +69,35 @@ fn die_once(env: &TestEnv, kib_per_second: u64) -> Duration {
     lost
 }
 
-fn dies(options: impl Fn() -> EnvOptions, kib_per_second: u64) {
-    let mut lost: Vec<Duration> =
-        (0..deaths()).map(|_| die_once(&options().build(), kib_per_second)).collect();
-    lost.sort_unstable();
-    eprintln!(
-        "lost in {} deaths: median {:?}, worst {:?}",
-        lost.len(),
-        lost[lost.len() / 2],
-        lost[lost.len() - 1]
-    );
-    assert!(lost.iter().all(|lost| *lost <= ALLOWED), "{lost:?}");
+/// The first kind, or by hand all of them.
+fn dies(kinds: &[&dyn Fn() -> EnvOptions], kib_per_second: u64) {
+    let by_hand = deaths();
+    for kind in &kinds[..by_hand.map_or(1, |_| kinds.len())] {
+        let load = by_hand.map_or(kib_per_second / 4, |_| kib_per_second);
+        let mut lost: Vec<Duration> =
+            (0..by_hand.unwrap_or(1)).map(|_| die_once(&kind().build(), load)).collect();
+        lost.sort_unstable();
+        eprintln!(
+            "lost in {} deaths: median {:?}, worst {:?}",
+            lost.len(),
+            lost[lost.len() / 2],
+            lost[lost.len() - 1]
+        );
+        assert!(lost.iter().all(|lost| *lost <= ALLOWED), "{lost:?}");
+    }
 }
 
 #[test]
-fn tail_keeps_all_but_ten_seconds_of_postgres_14_in_a_directory() {
-    dies(|| EnvOptions::new(14), 4096);
+fn tail_keeps_all_but_ten_seconds_of_postgres_14() {
+    dies(&[&|| EnvOptions::new(14), &|| EnvOptions::new(14).s3_repository("repo", true)], 4096);
 }
 
 #[test]
-fn tail_keeps_all_but_ten_seconds_of_postgres_18_in_s3() {
-    dies(|| EnvOptions::new(18).s3_repository("repo", true), 4096);
+fn tail_keeps_all_but_ten_seconds_of_postgres_18() {
+    dies(&[&|| EnvOptions::new(18).s3_repository("repo", true), &|| EnvOptions::new(18)], 4096);
 }
 
 #[test]
 fn tail_keeps_all_but_ten_seconds_of_segments_of_64_mib() {
-    dies(|| EnvOptions::new(18).pg(|pg| pg.segment_mib(64)), 8192);
+    dies(&[&|| EnvOptions::new(18).pg(|pg| pg.segment_mib(64))], 8192);
 }
