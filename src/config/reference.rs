@@ -11,8 +11,8 @@ mod tail;
 /// Areas with a table of their own, in the order in which they are printed after those of this file.
 const AREAS: &[(&[SectionDoc], &[KeyDoc])] = &[
     (tail::SECTIONS, tail::KEYS),
-    (prefetch::SECTIONS, prefetch::KEYS),
     (dump::SECTIONS, dump::KEYS),
+    (prefetch::SECTIONS, prefetch::KEYS),
     (jobs::SECTIONS, jobs::KEYS),
     (alerts::SECTIONS, alerts::KEYS),
 ];
