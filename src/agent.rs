@@ -37,6 +37,7 @@ pub mod store_facts;
 pub mod stores;
 pub mod supervisor;
 pub mod tail;
+pub mod usage;
 
 pub use board::Board;
 pub use hub::Hub;

@@ -131,6 +131,8 @@ pub struct StoreConfig {
     pub part_size: Option<u64>,
     pub connect_timeout: Option<Duration>,
     pub operation_deadline: Option<Duration>,
+    /// Bytes that it can hold.
+    pub capacity: Option<u64>,
 }
 
 impl StoreConfig {

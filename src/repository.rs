@@ -29,6 +29,7 @@ pub mod signature;
 mod tar_header;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 pub mod wal_listing;
 pub mod wal_object;
 pub mod window;

@@ -64,6 +64,9 @@ pub struct ServerFacts {
     /// Why it does not answer; None while it does.
     pub error: Option<String>,
     pub in_recovery: bool,
+    /// It was seen not to archive: `archive_mode` is off, or there is no command.
+    #[serde(default)]
+    pub archiving_off: bool,
     pub major: Option<u16>,
     /// Where WAL is flushed to; None in recovery.
     pub flush_lsn: Option<Lsn>,

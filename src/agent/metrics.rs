@@ -165,6 +165,7 @@ fn archive(out: &mut Exposition, labels: &[&str], cluster: &ClusterFacts, now: T
     out.known(t::ARCHIVE_LAG_BYTES, labels, lag);
     out.known(t::ARCHIVED_TO, labels, archive.archived_to.map(|lsn| lsn.0));
     out.moment(t::ARCHIVED_AT, labels, archive.archived_at);
+    out.moment(t::ARCHIVE_LOOKED, labels, archive.scanned_at);
     out.number(t::ARCHIVE_FILES, labels, archive.files_total);
     out.number(t::ARCHIVE_PLAIN, labels, archive.plain_bytes_total);
     out.number(t::ARCHIVE_STORED, labels, archive.stored_bytes_total);
@@ -210,7 +211,10 @@ fn stores(out: &mut Exposition, name: &str, store: &StoreFacts) {
 fn backups(out: &mut Exposition, cluster: &ClusterName, facts: &BackupFacts, now: Timestamp) {
     out.moment(t::CATALOG_SEEN, &[cluster.as_str()], facts.seen_at);
     out.moment(t::PROVED, &[cluster.as_str()], facts.proved_at);
-    for (kind, last) in &facts.last {
+    for (kind, newest) in &facts.last {
+        // One with damage is no good one.
+        let last = if kind == "full" { facts.last_full.as_ref() } else { Some(newest).filter(|b| !b.damaged) };
+        let Some(last) = last else { continue };
         let labels = [cluster.as_str(), kind];
         out.moment(t::BACKUP_LAST, &labels, Some(last.finished_at));
         out.age(t::BACKUP_AGE, &labels, Some(last.finished_at), now);
@@ -264,5 +268,7 @@ const fn word(severity: Severity) -> &'static str {
     }
 }
 
+#[cfg(test)]
+mod shipped_tests;
 #[cfg(test)]
 mod tests;

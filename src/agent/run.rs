@@ -18,7 +18,7 @@ use super::services::Services;
 use super::supervisor::{self, Task};
 use super::{
     Board, Hub, State, alerts, archiver, catalog_facts, control, http, prefetch, scheduler, server_facts,
-    service_manager, tail,
+    service_manager, tail, usage,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -44,6 +44,7 @@ fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
     tasks.extend(tail::tasks(services));
     tasks.push(scheduler::task(services));
     tasks.extend(catalog_facts::tasks(services));
+    tasks.extend(usage::tasks(services));
     tasks.extend(alerts::tasks(&services.hub));
     tasks.push(prefetch::task(services));
     tasks

@@ -18,6 +18,7 @@ use crate::util::durable;
 pub mod acks;
 pub mod alerts;
 pub mod runs;
+pub mod usage;
 
 /// How long a statement waits for another process's lock.
 const BUSY: Duration = Duration::from_secs(5);
@@ -26,7 +27,7 @@ const BUSY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_mins(1);
 
 /// Applied in this order; `user_version` counts those that are done.
-const MIGRATIONS: &[&str] = &[acks::TABLE, runs::TABLES, alerts::MIGRATION];
+const MIGRATIONS: &[&str] = &[acks::TABLE, runs::TABLES, alerts::MIGRATION, usage::TABLE];
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]

@@ -157,6 +157,8 @@ const KEYS: &[KeyDoc] = &[
     key(REPOSITORY, "upload_bandwidth", "bandwidth", "unlimited", "\"20MiB/s\"", "Bytes per second, all uploads together."),
     key(REPOSITORY, "download_bandwidth", "bandwidth", "unlimited", "\"100MiB/s\"", "Bytes per second, all downloads together."),
     key(REPOSITORY, "concurrency", "number", "16", "16", "Requests at once."),
+    key(REPOSITORY, "capacity", "size", "a directory's disk", "\"2TiB\"",
+        "What it can hold, for the alert `repository-usage` and the metrics. A bucket has no end of its own."),
     key(REPOSITORY, "part_size", "size", "\"8MiB\"", "\"8MiB\"", "S3: bytes of a part of a long upload, 5MiB to 1GiB."),
     key(REPOSITORY, "connect_timeout", "duration", "\"3s\"", "\"3s\"", "S3: until a connection stands."),
     key(REPOSITORY, "operation_deadline", "duration", "\"5m\"", "\"5m\"",

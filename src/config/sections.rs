@@ -220,6 +220,7 @@ fn store(section: &mut Section<'_>) -> StoreConfig {
         part_size,
         connect_timeout: section.duration("connect_timeout"),
         operation_deadline: section.duration("operation_deadline"),
+        capacity: section.size("capacity"),
     }
 }
 

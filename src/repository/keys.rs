@@ -30,6 +30,15 @@ pub fn parse_system(cluster: &ClusterName, key: &str) -> Option<SystemId> {
     decimal(stem).map(SystemId)
 }
 
+/// How many levels below `<cluster>/<area>/` the pieces lie that are listed one by one: a backup, 4 GiB of WAL.
+pub fn levels(area: &str) -> u32 {
+    match area {
+        "wal" => 3,
+        "backups" => 1,
+        _ => 0,
+    }
+}
+
 /// A prefix that nobody else uses, for what `check` writes and removes: `check/<16 hex digits>`.
 pub fn probe(random: u64) -> String {
     format!("check/{random:016x}")

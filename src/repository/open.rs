@@ -14,6 +14,9 @@ use crate::error::{Code, Error, Result};
 use crate::model::{ClusterName, RepoName, SystemId, Timestamp};
 use crate::storage::{self, Storage};
 
+/// What is said of a root without `pgkeep.json`.
+pub const NO_REPOSITORY: &str = "there is no pgkeep repository here";
+
 const LARGEST_DOCUMENT: u64 = 1 << 20;
 
 impl Repository {
@@ -23,7 +26,7 @@ impl Repository {
         let bytes = match storage::get_bytes(&*storage, keys::ROOT, LARGEST_DOCUMENT).await {
             Ok(bytes) => bytes,
             Err(e) if e.code() == Code::ObjectMissing => {
-                return Err(Error::new(Code::NotARepository, "there is no pgkeep repository here")
+                return Err(Error::new(Code::NotARepository, NO_REPOSITORY)
                     .at(storage.location())
                     .hint(
                         "an unmounted disk or the wrong bucket looks like this; to make a new repository: \

@@ -84,6 +84,7 @@ metrics! {
     ARCHIVE_LAG_BYTES = Gauge, Bytes, "pgkeep_archive_lag_bytes", ["cluster"], "From the end of what every required repository has without a gap to where PostgreSQL has flushed.";
     ARCHIVED_TO = Gauge, Bytes, "pgkeep_archive_position_bytes", ["cluster"], "The end of what every required repository has without a gap, as a byte position.";
     ARCHIVED_AT = Gauge, UnixSeconds, "pgkeep_archive_last_success_timestamp_seconds", ["cluster"], "When the last file was acknowledged.";
+    ARCHIVE_LOOKED = Gauge, UnixSeconds, "pgkeep_archive_last_look_timestamp_seconds", ["cluster"], "When what waits was last looked for; absent before the first time.";
     ARCHIVE_FILES = Counter, Number, "pgkeep_archive_files_total", ["cluster"], "Files shipped.";
     ARCHIVE_PLAIN = Counter, Bytes, "pgkeep_archive_plain_bytes_total", ["cluster"], "Their size in pg_wal.";
     ARCHIVE_STORED = Counter, Bytes, "pgkeep_archive_stored_bytes_total", ["cluster"], "Their size as stored, in one repository.";
@@ -122,18 +123,18 @@ metrics! {
     BACKUP_SECONDS = Gauge, Seconds, "pgkeep_backup_last_duration_seconds", ["cluster", "kind"], "How long it took.";
     PROVED = Gauge, UnixSeconds, "pgkeep_proof_timestamp_seconds", ["cluster"], "When a restore last proved the repositories; absent while none has.";
 
-    JOB_RUNNING = Gauge, Truth, "pgkeep_job_running", ["cluster", "job", "kind"], "1 while it runs.";
-    JOB_DONE = Gauge, Bytes, "pgkeep_job_progress_bytes", ["cluster", "job", "kind"], "What the running one has done; absent while none runs.";
-    JOB_TOTAL = Gauge, Bytes, "pgkeep_job_expected_bytes", ["cluster", "job", "kind"], "What it will have done at its end, where that is known.";
-    JOB_NEXT = Gauge, UnixSeconds, "pgkeep_job_next_timestamp_seconds", ["cluster", "job", "kind"], "When it runs next; absent where the schedule has no next date.";
-    JOB_SUCCESS = Gauge, UnixSeconds, "pgkeep_job_last_success_timestamp_seconds", ["cluster", "job", "kind"], "When it last succeeded; absent while it never has.";
-    JOB_AGE = Gauge, Seconds, "pgkeep_job_last_success_age_seconds", ["cluster", "job", "kind"], "How long ago that was.";
-    JOB_FAILED = Gauge, Truth, "pgkeep_job_last_failed", ["cluster", "job", "kind"], "1 when its last run failed or found something wrong.";
-    JOB_FAILURES = Gauge, Number, "pgkeep_job_failures_in_a_row", ["cluster", "job", "kind"], "Failed runs since the last success.";
-    JOB_SECONDS = Gauge, Seconds, "pgkeep_job_last_duration_seconds", ["cluster", "job", "kind"], "How long its last run took.";
-    JOB_RAW = Gauge, Bytes, "pgkeep_job_last_raw_bytes", ["cluster", "job", "kind"], "What its last run backed up, before compression.";
-    JOB_STORED = Gauge, Bytes, "pgkeep_job_last_stored_bytes", ["cluster", "job", "kind"], "The same as stored.";
-    JOB_RATE = Gauge, BytesPerSecond, "pgkeep_job_last_throughput_bytes_per_second", ["cluster", "job", "kind"], "Raw bytes of its last run by its duration.";
+    JOB_RUNNING = Gauge, Truth, "pgkeep_job_running", ["cluster", "job_name", "kind"], "1 while it runs.";
+    JOB_DONE = Gauge, Bytes, "pgkeep_job_progress_bytes", ["cluster", "job_name", "kind"], "What the running one has done; absent while none runs.";
+    JOB_TOTAL = Gauge, Bytes, "pgkeep_job_expected_bytes", ["cluster", "job_name", "kind"], "What it will have done at its end, where that is known.";
+    JOB_NEXT = Gauge, UnixSeconds, "pgkeep_job_next_timestamp_seconds", ["cluster", "job_name", "kind"], "When it runs next; absent where the schedule has no next date.";
+    JOB_SUCCESS = Gauge, UnixSeconds, "pgkeep_job_last_success_timestamp_seconds", ["cluster", "job_name", "kind"], "When it last succeeded; absent while it never has.";
+    JOB_AGE = Gauge, Seconds, "pgkeep_job_last_success_age_seconds", ["cluster", "job_name", "kind"], "How long ago that was.";
+    JOB_FAILED = Gauge, Truth, "pgkeep_job_last_failed", ["cluster", "job_name", "kind"], "1 when its last run failed or found something wrong.";
+    JOB_FAILURES = Gauge, Number, "pgkeep_job_failures_in_a_row", ["cluster", "job_name", "kind"], "Failed runs since the last success.";
+    JOB_SECONDS = Gauge, Seconds, "pgkeep_job_last_duration_seconds", ["cluster", "job_name", "kind"], "How long its last run took.";
+    JOB_RAW = Gauge, Bytes, "pgkeep_job_last_raw_bytes", ["cluster", "job_name", "kind"], "What its last run backed up, before compression.";
+    JOB_STORED = Gauge, Bytes, "pgkeep_job_last_stored_bytes", ["cluster", "job_name", "kind"], "The same as stored.";
+    JOB_RATE = Gauge, BytesPerSecond, "pgkeep_job_last_throughput_bytes_per_second", ["cluster", "job_name", "kind"], "Raw bytes of its last run by its duration.";
 
     ALERTS_OPEN = Gauge, Number, "pgkeep_alerts_open", ["severity"], "Open alerts.";
     ALERT = Gauge, UnixSeconds, "pgkeep_alert_open_since_timestamp_seconds", ["rule", "severity", "alert"], "Since when this alert is open; absent when it is not.";
@@ -148,8 +149,8 @@ pub fn page() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
          Printed from the program's own table (`src/agent/metrics/table.rs`). The agent serves them at `/metrics`, in\n\
-         Prometheus's text format; `config/prometheus/pgkeep.rules.yml` has alert rules over them and\n\
-         `config/grafana/pgkeep.json` a dashboard. Counters begin at 0 with each start of the agent.\n\n\
+         Prometheus's text format; `config/prometheus-rules.yml` has alert rules over them and\n\
+         `config/grafana-dashboard.json` a dashboard. Counters begin at 0 with each start of the agent.\n\n\
          | name | kind | unit | labels | meaning |\n|---|---|---|---|---|\n",
     );
     for metric in ALL {
