@@ -213,7 +213,8 @@ fn backups(out: &mut Exposition, cluster: &ClusterName, facts: &BackupFacts, now
     out.moment(t::PROVED, &[cluster.as_str()], facts.proved_at);
     for (kind, newest) in &facts.last {
         // One with damage is no good one.
-        let last = if kind == "full" { facts.last_full.as_ref() } else { Some(newest).filter(|b| !b.damaged) };
+        let last =
+            if kind == "full" { facts.last_full.as_ref() } else { Some(newest).filter(|b| !b.damaged) };
         let Some(last) = last else { continue };
         let labels = [cluster.as_str(), kind];
         out.moment(t::BACKUP_LAST, &labels, Some(last.finished_at));

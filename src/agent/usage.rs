@@ -28,9 +28,7 @@ const DISK: Duration = Duration::from_secs(10);
 pub fn tasks(services: &Services) -> Vec<Task> {
     let task = |repository: &RepositoryConfig| {
         let (services, repository) = (services.clone(), repository.clone());
-        Task::new(format!("usage {}", repository.name), move || {
-            watch(services.clone(), repository.clone())
-        })
+        Task::new(format!("usage {}", repository.name), move || watch(services.clone(), repository.clone()))
     };
     services.hub.config.repositories.iter().map(task).collect()
 }

@@ -87,9 +87,9 @@ async fn ask(socket: &Path) -> Result<Snapshot> {
         if denied { not_for_this_user(socket, error) } else { error }
     })?;
     serde_json::from_value(answer["snapshot"].take()).map_err(|e| {
-        Error::new(Code::Usage, "the agent and this command are of different versions").because(e).hint(
-            "restart the agent after an upgrade: systemctl restart pgkeep",
-        )
+        Error::new(Code::Usage, "the agent and this command are of different versions")
+            .because(e)
+            .hint("restart the agent after an upgrade: systemctl restart pgkeep")
     })
 }
 

@@ -26,12 +26,10 @@ impl Repository {
         let bytes = match storage::get_bytes(&*storage, keys::ROOT, LARGEST_DOCUMENT).await {
             Ok(bytes) => bytes,
             Err(e) if e.code() == Code::ObjectMissing => {
-                return Err(Error::new(Code::NotARepository, NO_REPOSITORY)
-                    .at(storage.location())
-                    .hint(
-                        "an unmounted disk or the wrong bucket looks like this; to make a new repository: \
+                return Err(Error::new(Code::NotARepository, NO_REPOSITORY).at(storage.location()).hint(
+                    "an unmounted disk or the wrong bucket looks like this; to make a new repository: \
                          `pgkeep init`",
-                    ));
+                ));
             }
             Err(e) => return Err(e.while_doing(format!("cannot open the repository {name}"))),
         };

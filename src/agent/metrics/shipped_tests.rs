@@ -83,7 +83,8 @@ fn each_of_the_agents_rules_has_one_for_prometheus_with_its_page() {
 }
 
 fn promtool(arguments: &[&str]) {
-    let out = Command::new("promtool").args(arguments).output().expect("scripts/install-test-deps installs it");
+    let out =
+        Command::new("promtool").args(arguments).output().expect("scripts/install-test-deps installs it");
     let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success() && !said.contains("FAILED"), "{said}");
 }

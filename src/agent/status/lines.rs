@@ -42,8 +42,10 @@ pub(super) fn title(facts: &ClusterFacts) -> String {
 pub(super) fn cluster(facts: &ClusterFacts, now: Timestamp) -> Vec<Line> {
     let proof = match facts.backups.proved_at {
         Some(at) => ago(at, now),
-        None => "none yet; a restore into an empty directory is one:\npgkeep restore --to latest --target-dir DIR"
-            .to_owned(),
+        None => {
+            "none yet; a restore into an empty directory is one:\npgkeep restore --to latest --target-dir DIR"
+                .to_owned()
+        }
     };
     let mut lines = vec![
         line("would lose", lost(facts, now)),

@@ -147,7 +147,8 @@ fn of_server(name: &ClusterName, facts: &ClusterFacts, settled: bool, now: Times
         );
         found.push(trouble(format!("disk-full-soon:{name}"), true, what, &check));
     } else if server.wal_disk_bytes > 0 && server.wal_disk_free_bytes < server.wal_disk_bytes / LOW {
-        let what = format!("the disk of pg_wal of {name} has {} free", human::size(server.wal_disk_free_bytes));
+        let what =
+            format!("the disk of pg_wal of {name} has {} free", human::size(server.wal_disk_free_bytes));
         found.push(trouble(format!("disk-low:{name}"), false, what, &check));
     }
     found
@@ -216,8 +217,14 @@ fn lost(name: &ClusterName, facts: &ClusterFacts) -> Vec<Trouble> {
         found.push(trouble(format!("wal-damaged:{name}"), true, what, &backup));
     }
     if let [first, ..] = archive.conflicts.as_slice() {
-        let what = format!("the archive of {name} holds other content as {first}: two servers archive into it");
-        found.push(trouble(format!("wal-conflict:{name}"), true, what, format!("pgkeep window --cluster {name}")));
+        let what =
+            format!("the archive of {name} holds other content as {first}: two servers archive into it");
+        found.push(trouble(
+            format!("wal-conflict:{name}"),
+            true,
+            what,
+            format!("pgkeep window --cluster {name}"),
+        ));
     }
     found
 }
@@ -228,7 +235,8 @@ fn of_backups(name: &ClusterName, facts: &ClusterFacts, snapshot: &Snapshot) -> 
     if backups.seen_at.is_some() && backups.last_full.is_none() {
         let mine = |job: &&JobFacts| job.cluster == *name && job.kind == "full" && job.running.is_some();
         if snapshot.jobs.values().any(|job| mine(&job)) {
-            let what = format!("{name} has no backup yet: everything would be lost until the running one ends");
+            let what =
+                format!("{name} has no backup yet: everything would be lost until the running one ends");
             return Some(trouble(key, true, what, "pgkeep status --watch"));
         }
         let what = format!("{name} has no backup: everything would be lost");
@@ -238,7 +246,9 @@ fn of_backups(name: &ClusterName, facts: &ClusterFacts, snapshot: &Snapshot) -> 
     // What the store says is said already.
     let said = snapshot.repositories.values().any(|store| store.required && store.failure.is_some());
     let what = format!("the list of backups of {name} cannot be read: {}", failure.text);
-    (!said).then(|| trouble(format!("backups-unread:{name}"), false, what, format!("pgkeep list --cluster {name}")))
+    (!said).then(|| {
+        trouble(format!("backups-unread:{name}"), false, what, format!("pgkeep list --cluster {name}"))
+    })
 }
 
 fn of_job(name: &str, job: &JobFacts) -> Option<Trouble> {
