@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
-use crate::model::{ClusterName, RepoName};
+use crate::model::{ClusterName, RepoName, Timestamp};
 
 mod across;
 mod agent;
@@ -150,6 +150,8 @@ pub struct CredentialsConfig {
     pub access_key_id: Secret,
     pub secret_access_key: Secret,
     pub session_token: Option<Secret>,
+    /// When the store takes them no longer: no store tells it of keys that are written down.
+    pub expire_at: Option<Timestamp>,
 }
 
 /// `checksum = "…"`: whether requests to S3 carry checksum headers.

@@ -141,11 +141,11 @@ fn note_disk(facts: &mut ClusterFacts, seen: Option<Seen>, at: Instant, now: Tim
         server.wal_disk_full_in_seconds = None;
         return;
     };
-    server.pg_wal_bytes = seen.pg_wal_bytes;
-    server.wal_disk_bytes = seen.disk_bytes;
-    server.wal_disk_free_bytes = seen.free_bytes;
-    server.wal_growth.add(Sample { at, bytes: seen.pg_wal_bytes });
-    let room = Room { free: seen.free_bytes, target: server.wal_target_bytes, held };
+    server.pg_wal_bytes = seen.pg_wal;
+    server.wal_disk_bytes = seen.disk;
+    server.wal_disk_free_bytes = seen.free;
+    server.wal_growth.add(Sample { at, bytes: seen.pg_wal });
+    let room = Room { free: seen.free, target: server.wal_target_bytes, held };
     server.wal_disk_full_in_seconds = server.wal_growth.full_in(&room).map(|left| left.as_secs());
 }
 

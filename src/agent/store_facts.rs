@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Hub;
 use super::board::{Board, Failure, OperationFacts, StoreFacts};
+use crate::config::StoreConfig;
 use crate::error::Error;
 use crate::model::{RepoName, Timestamp};
 use crate::storage::observe::{Ending, Observer, Operation};
@@ -39,9 +40,25 @@ pub fn begin(hub: &Hub) {
     hub.board.update(|all| {
         all.repositories.retain(|name, _| hub.config.repositories.iter().any(|r| r.name == *name));
         for repository in &hub.config.repositories {
-            all.repositories.entry(repository.name.clone()).or_default().required = repository.required;
+            let facts = all.repositories.entry(repository.name.clone()).or_default();
+            facts.required = repository.required;
+            facts.credentials_expire_at = expiry(&repository.store, |name| std::env::var(name).ok());
         }
     });
+}
+
+/// Where the credentials are said to end and nobody renews them: keys of the configuration, and temporary ones that the
+/// agent was started with, which come with `AWS_CREDENTIAL_EXPIRATION` from tools such as `aws configure
+/// export-credentials`. A role, an instance or a credential process is asked again by the S3 client in time.
+fn expiry(store: &StoreConfig, variable: impl Fn(&str) -> Option<String>) -> Option<Timestamp> {
+    if let Some(given) = &store.credentials {
+        return given.expire_at;
+    }
+    if store.directory().is_some() || store.profile.is_some() {
+        return None;
+    }
+    let _temporary = variable("AWS_SESSION_TOKEN")?;
+    variable("AWS_CREDENTIAL_EXPIRATION")?.parse().ok()
 }
 
 /// A store may answer and hold no repository, or fail before it is asked anything.
@@ -101,6 +118,7 @@ fn failure(at: Timestamp, error: &Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::error::Code;
 
     fn board() -> (Board, Arc<dyn Observer>, RepoName, Timestamp) {
@@ -129,6 +147,35 @@ mod tests {
         let facts = board.snapshot().repositories[&name].clone();
         assert_eq!((facts.sent_bytes_total, facts.received_bytes_total), (7, 9));
         assert!(facts.failure.is_some() && facts.operations["get"].failures_total == 1);
+    }
+
+    #[test]
+    fn credentials_end_where_somebody_says_so_and_nobody_renews_them() {
+        let store = |keys: &str| {
+            let text = format!(
+                "encryption = \"none\"\n[cluster.main]\nconnection = \"host=/tmp\"\n[[repository]]\nname = \"a\"\n{keys}"
+            );
+            let config = Config::parse(std::path::Path::new("/x"), &text).unwrap();
+            config.repositories[0].store.clone()
+        };
+        let exported = |name: &str| match name {
+            "AWS_SESSION_TOKEN" => Some("token".to_owned()),
+            "AWS_CREDENTIAL_EXPIRATION" => Some("2026-11-21T15:00:00+01:00".to_owned()),
+            _ => None,
+        };
+        let nothing = |_: &str| None;
+        let s3 = "url = \"s3://b/p\"\nregion = \"eu\"\n";
+        let written = format!(
+            "{s3}[repository.credentials]\naccess_key_id = {{ env = \"A\" }}\nsecret_access_key = {{ env = \"B\" }}\n"
+        );
+        let until = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        assert_eq!(expiry(&store(s3), exported), until("2026-11-21T14:00:00Z"));
+        assert_eq!(expiry(&store(s3), nothing), None);
+        assert_eq!(expiry(&store(&written), exported), None, "those of the environment are not used");
+        let dated = format!("{written}expire_at = \"2027-03-01T00:00:00Z\"\n");
+        assert_eq!(expiry(&store(&dated), nothing), until("2027-03-01T00:00:00Z"));
+        assert_eq!(expiry(&store(&format!("{s3}profile = \"x\"\n")), exported), None);
+        assert_eq!(expiry(&store("url = \"file:///srv/pgkeep\"\n"), exported), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::secret::{Guarded, Secret};
 use super::value;
+use crate::model::Timestamp;
 use crate::error::{Code, Error};
 use crate::util::human::redacted;
 
@@ -233,6 +234,11 @@ impl<'a> Section<'a> {
             self.fault(key, format!("`{text}` is not {form}"));
         }
         parsed
+    }
+
+    /// A moment, with its offset from UTC.
+    pub(super) fn moment(&mut self, key: &'static str) -> Option<Timestamp> {
+        self.parsed(key, "a time such as \"2027-03-01T00:00:00Z\"", |text| text.parse().ok())
     }
 
     pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {

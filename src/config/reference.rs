@@ -168,6 +168,8 @@ const KEYS: &[KeyDoc] = &[
     key(CREDENTIALS, "secret_access_key", "secret", "required", "{ file = \"/etc/pgkeep/s3.secret\" }", "The key."),
     key(CREDENTIALS, "session_token", "secret", "none", "{ command = \"print-session-token\" }",
         "The token of temporary keys."),
+    key(CREDENTIALS, "expire_at", "time", "none", "\"2027-03-01T00:00:00Z\"",
+        "When the store takes these keys no longer. The agent warns before; it cannot know by itself. Credentials that it finds elsewhere renew themselves."),
 
     key(ENCRYPTION, "recipients", "list", "required",
         "[\"age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\"]",

@@ -256,8 +256,9 @@ fn credentials(mut section: Section<'_>) -> Option<CredentialsConfig> {
     let id = section.secret("access_key_id");
     let key = section.secret("secret_access_key");
     let session_token = section.secret("session_token");
+    let expire_at = section.moment("expire_at");
     section.finish();
-    Some(CredentialsConfig { access_key_id: id?, secret_access_key: key?, session_token })
+    Some(CredentialsConfig { access_key_id: id?, secret_access_key: key?, session_token, expire_at })
 }
 
 /// `encryption = "none"` or `[encryption]`.

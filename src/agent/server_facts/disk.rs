@@ -16,11 +16,12 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// One look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    pub pg_wal_bytes: u64,
-    /// Of the file system that pg_wal really is on.
-    pub disk_bytes: u64,
-    /// What is left to users other than root.
-    pub free_bytes: u64,
+    /// Bytes of the files in pg_wal.
+    pub pg_wal: u64,
+    /// Bytes of the file system that pg_wal really is on.
+    pub disk: u64,
+    /// Of them, what is left to users other than root.
+    pub free: u64,
 }
 
 /// Looks at one cluster's pg_wal; at most one look is under way.
@@ -81,7 +82,7 @@ fn measure(pg_wal: &Path) -> Result<Seen> {
     }
     let disk = statvfs(pg_wal).map_err(|e| cannot(e.into()))?;
     let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
-    Ok(Seen { pg_wal_bytes, disk_bytes: bytes(disk.blocks()), free_bytes: bytes(disk.blocks_available()) })
+    Ok(Seen { pg_wal: pg_wal_bytes, disk: bytes(disk.blocks()), free: bytes(disk.blocks_available()) })
 }
 
 #[cfg(test)]
@@ -99,8 +100,8 @@ mod tests {
         let link = root.path().join("pg_wal");
         std::os::unix::fs::symlink(&real, &link).unwrap();
         let seen = measure(&link).unwrap();
-        assert_eq!(seen.pg_wal_bytes, 5001);
-        assert!(seen.free_bytes <= seen.disk_bytes && seen.disk_bytes > 0, "{seen:?}");
+        assert_eq!(seen.pg_wal, 5001);
+        assert!(seen.free <= seen.disk && seen.disk > 0, "{seen:?}");
     }
 
     #[test]
