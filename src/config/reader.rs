@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::secret::{Guarded, Secret};
 use super::value;
-use crate::model::Timestamp;
 use crate::error::{Code, Error};
+use crate::model::Timestamp;
 use crate::util::human::redacted;
 
 /// The faults found so far, by line.
