@@ -60,8 +60,8 @@ def drain(data, names, agent, words):
             os.wait()
     except ChildProcessError:
         pass
-    cpu = children_cpu() + agent_cpu(agent) - before
-    print(f"{wall:.3f} {cpu:.3f} {failures}")
+    calls, service = children_cpu(), agent_cpu(agent) - before
+    print(f"{wall:.3f} {calls + service:.3f} {calls:.3f} {failures}")
 
 
 def again(names, calls, words):

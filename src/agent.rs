@@ -22,6 +22,7 @@ pub mod http;
 pub mod hub;
 pub mod identity;
 pub mod jobs;
+pub mod memory;
 pub mod metrics;
 pub mod prefetch;
 pub mod pulse;

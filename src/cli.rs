@@ -41,7 +41,7 @@ use args::{Cli, Command};
 use context::{Context, Outcome};
 
 use crate::error::{Error, ExitClass, Result};
-use crate::util::failpoint;
+use crate::util::{failpoint, heap};
 
 /// Runs one command line and gives the exit status. `exit` ends the process at once (a second Ctrl-C).
 pub fn run(argv: impl IntoIterator<Item = OsString>, exit: fn(u8) -> !) -> u8 {
@@ -73,6 +73,8 @@ fn start(cli: &Cli, exit: fn(u8) -> !) -> Result<Outcome> {
     let ctx = Context::new(&cli.global);
     start_log(&ctx, matches!(cli.command, Command::Agent(_)));
     if matches!(cli.command, Command::Agent(_)) {
+        // The first thread is the one that listens.
+        heap::share();
         signals::listen_as_service(ctx.cancel.clone(), Arc::clone(&ctx.reload), exit)?;
     } else if listens(&cli.command) {
         signals::listen(ctx.cancel.clone(), exit)?;

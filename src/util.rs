@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod durable;
 pub mod failpoint;
+pub mod heap;
 pub mod host;
 pub mod human;
 pub mod process;

@@ -17,8 +17,8 @@ use super::pulse::Pulse;
 use super::services::Services;
 use super::supervisor::{self, Task};
 use super::{
-    Board, Hub, State, alerts, archiver, catalog_facts, control, http, prefetch, scheduler, server_facts,
-    service_manager, tail, usage,
+    Board, Hub, State, alerts, archiver, catalog_facts, control, http, memory, prefetch, scheduler,
+    server_facts, service_manager, tail, usage,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -39,6 +39,7 @@ pub struct Start {
 fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
     let mut tasks = vec![control::task(services, listener)];
     tasks.extend(http::task(&services.hub));
+    tasks.push(memory::task(&services.hub));
     tasks.extend(server_facts::tasks(&services.hub));
     tasks.extend(archiver::tasks(services));
     tasks.extend(tail::tasks(services));
