@@ -36,6 +36,6 @@ mod publish;
 mod targets;
 mod walrange;
 
-pub use full::{FullRequest, full};
+pub use full::{FullRequest, StillWanted, full};
 pub use logical::{LogicalReport, LogicalRequest, LogicalWork, logical};
 pub use publish::{FullReport, RepositoryResult};

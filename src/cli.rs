@@ -24,6 +24,7 @@ pub mod context;
 pub mod error_list;
 pub mod init;
 pub mod key;
+pub mod jobs;
 pub mod list;
 pub mod man;
 pub mod progress;
@@ -97,7 +98,11 @@ fn listens(command: &Command) -> bool {
         | Command::Show(_)
         | Command::Wal(_)
         | Command::Window(_) => false,
-        Command::Backup(_) | Command::Check(_) | Command::Restore(_) | Command::Status(_) => true,
+        Command::Backup(_)
+        | Command::Check(_)
+        | Command::Jobs(_)
+        | Command::Restore(_)
+        | Command::Status(_) => true,
     }
 }
 
@@ -112,6 +117,7 @@ fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
         Command::Config(command) => config::run(ctx, command),
         Command::Wal(command) => wal::run(ctx, command),
         Command::Key(command) => key::run(ctx, command),
+        Command::Jobs(args) => jobs::run(ctx, args),
         Command::List(args) => list::run(ctx, args),
         Command::Show(args) => show::run(ctx, args),
         Command::Status(args) => status::run(ctx, args),

@@ -184,6 +184,8 @@ pub struct BackupConfig {
     pub workers: usize,
     /// zstd's level.
     pub compression: i32,
+    /// Whether the agent takes a full backup by itself when WAL is damaged or lost.
+    pub after_damage: bool,
 }
 
 /// `[archive]`

@@ -55,6 +55,8 @@ codes! {
     Busy = "busy", Failed, None;
     /// The user or a signal ended the work.
     Cancelled = "cancelled", Failed, None;
+    /// A job that the agent ran did not succeed.
+    JobFailed = "job-failed", Failed, None;
     /// No agent answers on its control socket.
     NoAgent = "no-agent", Failed, None;
     /// A bug in pgkeep: an invariant did not hold.

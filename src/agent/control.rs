@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::services::Services;
 use super::supervisor::Task;
-use super::{archiver, prefetch};
+use super::{archiver, jobs, prefetch};
 use crate::error::{Code, Error, Result};
+use crate::model::{JobName, Timestamp};
 use crate::postgres::as_owner;
 
 pub mod client;
@@ -63,6 +64,21 @@ pub enum Request {
     Alerts,
     /// `wal fetch` without a plan: has this segment been received?
     Fetch(prefetch::Question),
+    /// The jobs, with so many of their runs.
+    Jobs {
+        #[serde(default)]
+        job: Option<JobName>,
+        #[serde(default)]
+        history: u32,
+    },
+    /// Run it now, and say how far it is.
+    RunJob { job: JobName },
+    /// Say how far the run is that began then; without a moment the one under way.
+    WatchJob {
+        job: JobName,
+        #[serde(default)]
+        started_at: Option<Timestamp>,
+    },
 }
 
 async fn answer(services: &Services, request: Request, replies: &mut Replies) -> Result<Value> {
@@ -76,6 +92,9 @@ async fn answer(services: &Services, request: Request, replies: &mut Replies) ->
         Request::Push(question) => archiver::push::answer(services, question, replies).await,
         Request::Alerts => Ok(json!({ "alerts": services.hub.board.snapshot().alerts })),
         Request::Fetch(question) => prefetch::answer(services, question, replies).await,
+        Request::Jobs { job, history } => jobs::ask::list(services, job.as_ref(), history),
+        Request::RunJob { job } => jobs::ask::run(services, &job, replies).await,
+        Request::WatchJob { job, started_at } => jobs::ask::watch(services, &job, started_at, replies).await,
     }
 }
 

@@ -23,7 +23,9 @@ use crate::config::{Config, JobConfig};
 use crate::error::{Code, Error, Result};
 use crate::model::{JobName, Timestamp};
 
+pub mod ask;
 mod claim;
+pub mod damage;
 pub mod facts;
 mod full;
 pub mod kind;
@@ -52,6 +54,8 @@ pub struct Jobs(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     running: Mutex<BTreeMap<JobName, Entry>>,
+    /// Jobs that are due and wait, with the one that they wait for.
+    waiting: Mutex<BTreeMap<JobName, JobName>>,
     changed: Notify,
 }
 
@@ -92,7 +96,14 @@ impl Jobs {
         self.lock().get(job).map(|entry| (entry.started_at, entry.ended.clone()))
     }
 
-    /// A run has ended, or was begun by hand.
+    pub fn waiting(&self) -> BTreeMap<JobName, JobName> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    pub(super) fn set_waiting(&self, waiting: BTreeMap<JobName, JobName>) {
+        *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
+    }
+
+    /// A run has ended.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
     }

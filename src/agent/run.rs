@@ -17,8 +17,7 @@ use super::pulse::Pulse;
 use super::services::Services;
 use super::supervisor::{self, Task};
 use super::{
-    Board, Hub, State, alerts, archiver, catalog_facts, control, http, memory, prefetch, scheduler,
-    server_facts, service_manager, tail, usage,
+    Board, Hub, State, alerts, archiver, catalog_facts, control, http, jobs, memory, prefetch, scheduler, server_facts, service_manager, tail, usage,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -48,6 +47,7 @@ fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
     tasks.extend(usage::tasks(services));
     tasks.extend(alerts::tasks(&services.hub));
     tasks.push(prefetch::task(services));
+    tasks.extend(jobs::damage::tasks(services));
     tasks
 }
 

@@ -17,6 +17,7 @@ use crate::util::durable;
 
 pub mod acks;
 pub mod alerts;
+pub mod damage;
 pub mod runs;
 pub mod usage;
 
@@ -27,7 +28,7 @@ const BUSY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_mins(1);
 
 /// Applied in this order; `user_version` counts those that are done.
-const MIGRATIONS: &[&str] = &[acks::TABLE, runs::TABLES, alerts::MIGRATION, usage::TABLE];
+const MIGRATIONS: &[&str] = &[acks::TABLE, runs::TABLES, alerts::MIGRATION, usage::TABLE, damage::TABLE];
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -74,6 +75,21 @@ impl State {
     /// For tests, and for commands that run without a state directory.
     pub fn in_memory() -> Result<Self> {
         Ok(Self::of(in_memory()?, Kept::Nowhere))
+    }
+    /// For a command's look while no agent answers: changes nothing. None where there is no memory yet, or one of
+    /// another version.
+    pub fn look(path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let open = || {
+            let connection = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            connection.busy_timeout(BUSY)?;
+            let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            rusqlite::Result::Ok((u32::try_from(MIGRATIONS.len()) == Ok(version)).then_some(connection))
+        };
+        let connection = open().map_err(|e| failed(e).at(path.display()))?;
+        Ok(connection.map(|connection| Self::of(connection, Kept::Nowhere)))
     }
     fn of(connection: Connection, kept: Kept) -> Self {
         Self(Arc::new(Mutex::new(Inner { connection, kept })))

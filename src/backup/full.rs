@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +42,12 @@ pub struct FullRequest<'a> {
     pub clock: Clock,
     pub progress: Arc<dyn Progress>,
     pub cancel: CancellationToken,
+    /// Asked once the cluster's lock is held, before anything is touched: an error ends the backup there. Who looked
+    /// before the lock may have looked before another host's backup was there.
+    pub still_wanted: Option<StillWanted>,
 }
+
+pub type StillWanted = Arc<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
 pub(super) fn cancelled() -> Error {
     Error::new(Code::Cancelled, "the backup was stopped; nothing was published")

@@ -72,6 +72,9 @@ pub(super) async fn run(request: &FullRequest<'_>) -> Result<Ready> {
         request.progress.note(note);
         warnings.push(note.clone());
     }
+    if let Some(still_wanted) = &request.still_wanted {
+        still_wanted().await?;
+    }
     // Under the lock, nobody else's running backup can be taken for a leftover.
     leftovers(&request.cluster.name, &targets, BackupKind::is_base, &mut warnings).await?;
     sweep(&targets, &mut warnings).await;

@@ -57,6 +57,7 @@ pub enum Command {
     Restore(super::restore::Args),
     Agent(super::agent::Args),
     Alerts(super::alerts::Args),
+    Jobs(super::jobs::Args),
     #[command(subcommand)]
     Wal(super::wal::Command),
     #[command(subcommand)]
@@ -75,7 +76,7 @@ fn repo_name(text: &str) -> Result<RepoName, String> {
     RepoName::parse(text).ok_or_else(|| NAME_RULE.to_owned())
 }
 
-const NAME_RULE: &str = "a name is 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit";
+pub(super) const NAME_RULE: &str = "a name is 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit";
 
 /// True when PostgreSQL calls us as its `restore_command`, whatever else is wrong with the arguments: from then on
 /// only 0, 1 and 200 may leave the process (promise 2), so this is decided before the arguments are read in earnest.

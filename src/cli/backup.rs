@@ -68,6 +68,7 @@ pub fn run(ctx: &Context, args: &BackupArgs) -> Result<Outcome> {
         clock: Clock::system(),
         progress: ctx.progress(),
         cancel: ctx.cancel.clone(),
+        still_wanted: None,
     };
     let runtime = ctx.runtime()?;
     let done = runtime.block_on(full(request));

@@ -183,6 +183,9 @@ const KEYS: &[KeyDoc] = &[
 
     key(BACKUP, "workers", "number", "one per core, at most 8", "2", "Packs compressed and encrypted at once."),
     key(BACKUP, "compression", "number", "2", "2", "zstd's level, 1 to 19. Up to 5 it changes speed more than size."),
+    key(BACKUP, "after_damage", "yes/no", "true", "true",
+        "When WAL is archived damaged or is lost for good, no older backup can be recovered past it: the agent takes a \
+         full one by itself, once for each such place and not more often than every hour."),
 
     key(ARCHIVE, "push_deadline", "duration", "\"60s\"", "\"60s\"",
         "`wal push` fails after this, and PostgreSQL tries again: a store that hangs must not hang archiving."),

@@ -319,11 +319,12 @@ fn level(section: &mut Section<'_>) -> i32 {
 }
 
 fn backup(section: Option<Section<'_>>) -> BackupConfig {
-    let defaults = BackupConfig { workers: default_workers(), compression: COMPRESSION };
+    let defaults = BackupConfig { workers: default_workers(), compression: COMPRESSION, after_damage: true };
     let Some(mut section) = section else { return defaults };
     let config = BackupConfig {
         workers: section.integer("workers", 1..=64).map_or(defaults.workers, |n| n as usize),
         compression: level(&mut section),
+        after_damage: section.boolean("after_damage").unwrap_or(defaults.after_damage),
     };
     section.finish();
     config

@@ -21,6 +21,7 @@ impl JobKind for Full {
             clock: cx.clock.clone(),
             progress: cx.progress.clone(),
             cancel: cx.cancel.clone(),
+            still_wanted: cx.still_wanted.clone(),
         };
         let done = full(request).await?;
         for warning in &done.warnings {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::full::Full;
+use crate::backup::StillWanted;
 use crate::config::{ClusterConfig, Config, JobConfig, JobWork};
 use crate::error::Result;
 use crate::model::JobName;
@@ -25,6 +26,8 @@ pub struct JobContext {
     pub progress: Arc<dyn Progress>,
     /// Cancelled at the deadline and when the agent ends.
     pub cancel: CancellationToken,
+    /// To be asked under the lock that the work takes, if it takes one: has another host done it meanwhile?
+    pub still_wanted: Option<StillWanted>,
 }
 
 /// What a run that did not fail came to.

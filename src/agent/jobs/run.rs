@@ -13,6 +13,7 @@ use crate::agent::board::{JobRun, RunOutcome};
 use crate::agent::scheduler::Retry;
 use crate::agent::state::runs::{self, Cause, NewRun};
 use crate::agent::stores::Stores;
+use crate::backup::StillWanted;
 use crate::error::{Code, Error, Result};
 use crate::model::Timestamp;
 use crate::repository::record::BackupRecord;
@@ -67,6 +68,26 @@ impl Run {
             tracing::warn!(job = %self.order.job.name, %error, "cannot see whether another host has run this job");
             None
         })
+    }
+
+    /// The same look once more, for whom the work takes its lock: what another host had not finished at the first look
+    /// it may have finished before it let the lock go.
+    fn still_wanted(&self) -> Option<StillWanted> {
+        let slot = self.order.slot.filter(|_| self.order.cause != Cause::Damage)?;
+        let (config, stores) = (Arc::clone(&self.hub.config), self.stores.clone());
+        let job = self.order.job.clone();
+        Some(Arc::new(move || {
+            let (config, stores, job) = (Arc::clone(&config), stores.clone(), job.clone());
+            Box::pin(async move {
+                match claim::done_already(&config, &stores, &job, slot).await? {
+                    Some(record) => Err(Error::new(
+                        Code::Busy,
+                        format!("{} has taken {} meanwhile", record.host, record.id),
+                    )),
+                    None => Ok(()),
+                }
+            })
+        }))
     }
 
     /// Nothing is left to do.
@@ -168,6 +189,7 @@ impl Run {
             clock: self.hub.clock.clone(),
             progress,
             cancel: self.cancel.clone(),
+            still_wanted: self.still_wanted(),
         };
         // A task of its own: a panic in it is its failure and not ours.
         let mut work =

@@ -49,6 +49,7 @@ fn look(services: &Services, scheduler: &mut Scheduler) -> Result<Duration> {
     for (job, other) in &round.waiting {
         tracing::debug!(%job, "due, and waits for the job {other}");
     }
+    services.jobs.set_waiting(round.waiting);
     for action in round.actions {
         carry_out(services, action, &memories, now)?;
     }

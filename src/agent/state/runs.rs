@@ -310,7 +310,7 @@ fn forget_retry(connection: &Connection, job: &JobName) -> rusqlite::Result<()> 
 }
 
 /// With microseconds always, so that texts sort as the moments do.
-fn text(at: Timestamp) -> String {
+pub(super) fn text(at: Timestamp) -> String {
     at.0.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
 }
 
@@ -345,7 +345,7 @@ const fn outcome_text(outcome: RunOutcome) -> &'static str {
     }
 }
 
-fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
     let text: Option<String> = row.get(column)?;
     text.map(|text| text.parse().map_err(|_| unreadable(column, "a time"))).transpose()
 }
@@ -355,7 +355,7 @@ fn name(row: &Row<'_>, column: usize) -> rusqlite::Result<JobName> {
     JobName::parse(&text).ok_or_else(|| unreadable(column, "a job's name"))
 }
 
-fn unreadable(column: usize, what: &str) -> rusqlite::Error {
+pub(super) fn unreadable(column: usize, what: &str) -> rusqlite::Error {
     let cause = format!("this is not {what}").into();
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, cause)
 }
