@@ -162,7 +162,7 @@ impl Drop for Registered {
 }
 
 fn refuse_beside(running: &BTreeMap<JobName, Entry>, job: &JobConfig) -> Result<()> {
-    let hint = "`pgkeep jobs` shows how far it is; a scheduled job waits for it by itself";
+    let hint = "`pgkeep jobs` shows how far it is, `pgkeep jobs run NAME --attach` watches it";
     if let Some(own) = running.get(&job.name) {
         let what = format!("the job `{}` is running already, since {}", job.name, own.started_at.human());
         return Err(Error::new(Code::Busy, what).hint(hint));

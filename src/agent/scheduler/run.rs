@@ -18,6 +18,8 @@ use crate::util::host;
 
 /// The shortest sleep: a look takes a few milliseconds.
 const SHORTEST: Duration = Duration::from_millis(50);
+/// For the watchdog: far longer than a look and the sleep after it.
+const LATE: Duration = Duration::from_mins(5);
 
 pub fn task(services: &Services) -> Task {
     let services = services.clone();
@@ -29,6 +31,7 @@ async fn schedule(services: Services) -> Result<()> {
     let mut scheduler = Scheduler::new(hub.config.jobs.clone(), host::name(), hub.clock.now());
     facts::publish(hub, scheduler.jobs())?;
     loop {
+        hub.pulse.beat("scheduler", LATE);
         let sleep = look(&services, &mut scheduler)?;
         tokio::select! {
             () = tokio::time::sleep(sleep) => {}
@@ -36,6 +39,7 @@ async fn schedule(services: Services) -> Result<()> {
             () = hub.shutdown.cancelled() => break,
         }
     }
+    hub.pulse.rest("scheduler");
     Ok(())
 }
 

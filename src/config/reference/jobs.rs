@@ -7,7 +7,7 @@ const JOB: &str = "[[job]]";
 pub(super) const SECTIONS: &[SectionDoc] = &[SectionDoc {
     head: JOB,
     example_head: "[[job]]",
-    meaning: "What the agent does by itself; there may be several. Without an agent nothing here happens.",
+    meaning: "What the agent does by itself; there may be several. Without an agent nothing here happens. A cluster has one base backup at a time: a job that is due meanwhile waits until the other has ended, and then runs once, however many of its times have passed.",
 }];
 
 #[rustfmt::skip]
