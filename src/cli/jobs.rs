@@ -27,7 +27,7 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// Runs of one job that are shown when nobody says how many.
 const RUNS: u32 = 20;
 
-/// Shows the agent's jobs, their last runs and next times; with a name, one job and its history.
+/// Shows the agent's jobs, their last runs and next times, or one job's history.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
