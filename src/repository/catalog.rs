@@ -164,10 +164,9 @@ pub async fn trusted_since(
             Ok((record, Verdict::Trusted)) if record.started_at >= since && !record.is_damaged() => {
                 found.push(record);
             }
-            Ok(_) => {}
             Err(e) if matches!(e.code(), Code::StoreUnavailable | Code::StoreDenied) => return Err(e),
             // What cannot be read is no backup.
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
     }
     Ok(found)

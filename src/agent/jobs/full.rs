@@ -23,7 +23,7 @@ impl JobKind for Full {
             cancel: cx.cancel.clone(),
             still_wanted: cx.still_wanted.clone(),
         };
-        let done = full(request).await?;
+        let done = Box::pin(full(request)).await?;
         for warning in &done.warnings {
             tracing::warn!(job = %cx.job.name, "{warning}");
         }

@@ -46,7 +46,7 @@ impl Run {
         match run.outcome {
             RunOutcome::Failed => tracing::error!(job = %job.name, "a job failed: {}", run.text),
             RunOutcome::Finding => {
-                tracing::warn!(job = %job.name, "a job found something wrong: {}", run.text)
+                tracing::warn!(job = %job.name, "a job found something wrong: {}", run.text);
             }
             _ => tracing::info!(job = %job.name, "a job has ended: {}", run.text),
         }

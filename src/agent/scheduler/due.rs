@@ -67,7 +67,7 @@ pub enum Next {
     ClockWasWrong,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
     pub slot: Timestamp,
     pub attempt: u32,

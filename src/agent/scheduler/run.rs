@@ -74,13 +74,12 @@ fn memories(services: &Services, jobs: &[JobConfig], now: Timestamp) -> Result<B
     let mut all = BTreeMap::new();
     for job in jobs {
         let schedule = job.schedule.to_string();
-        let memory = match runs::memory(state, &job.name, &schedule)? {
-            Some(memory) => memory,
-            None => {
-                let fresh = Memory { handled_to: now, retry: None };
-                runs::remember(state, &job.name, &schedule, &fresh)?;
-                fresh
-            }
+        let memory = if let Some(memory) = runs::memory(state, &job.name, &schedule)? {
+            memory
+        } else {
+            let fresh = Memory { handled_to: now, retry: None };
+            runs::remember(state, &job.name, &schedule, &fresh)?;
+            fresh
         };
         all.insert(job.name.clone(), memory);
     }
