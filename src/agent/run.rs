@@ -17,7 +17,8 @@ use super::pulse::Pulse;
 use super::services::Services;
 use super::supervisor::{self, Task};
 use super::{
-    Board, Hub, State, alerts, archiver, catalog_facts, control, http, jobs, memory, prefetch, scheduler, server_facts, service_manager, tail, usage,
+    Board, Hub, State, alerts, archiver, catalog_facts, control, http, jobs, memory, prefetch, scheduler,
+    server_facts, service_manager, tail, usage,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};

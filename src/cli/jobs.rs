@@ -90,7 +90,8 @@ fn show(ctx: &Context, config: &Config, args: &Args) -> Result<Outcome> {
     match silent {
         None => Ok(Outcome::Done),
         Some(error) => {
-            let what = error.while_doing("nothing runs by itself; this is what the configuration and the diary say");
+            let what =
+                error.while_doing("nothing runs by itself; this is what the configuration and the diary say");
             report::to_stderr(&report::error_text(&what));
             Ok(Outcome::Finding)
         }

@@ -106,7 +106,10 @@ pub async fn watch(
     let past = runs::history(&services.hub.state, name, RECENT)?;
     match past.into_iter().find(|diary| diary.run.started_at == started_at) {
         Some(diary) => Ok(ended_as(&diary.run)),
-        None => Err(Error::new(Code::Usage, format!("no run of the job `{name}` began at {}", started_at.human()))),
+        None => Err(Error::new(
+            Code::Usage,
+            format!("no run of the job `{name}` began at {}", started_at.human()),
+        )),
     }
 }
 

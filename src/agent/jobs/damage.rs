@@ -147,7 +147,9 @@ async fn back_up(services: &Services, cluster: &ClusterName, job: &JobConfig, re
     let now = hub.clock.now();
     match run.map(|run| run.outcome) {
         // The next look finds it in the catalog; if it does not, that was a try like a failed one.
-        Some(RunOutcome::Done | RunOutcome::Finding) => tried(services, cluster, job, rest, now, Duration::ZERO),
+        Some(RunOutcome::Done | RunOutcome::Finding) => {
+            tried(services, cluster, job, rest, now, Duration::ZERO)
+        }
         Some(RunOutcome::Elsewhere | RunOutcome::Skipped) => later(services, cluster, rest, now.plus(AGAIN)),
         Some(RunOutcome::Failed) | None => tried(services, cluster, job, rest, now, job.retry_after),
     }
@@ -155,7 +157,8 @@ async fn back_up(services: &Services, cluster: &ClusterName, job: &JobConfig, re
 
 /// The same number of tries, later.
 fn later(services: &Services, cluster: &ClusterName, rest: &[Open], to: Timestamp) -> Result<()> {
-    rest.iter().try_for_each(|open| damage::postpone(&services.hub.state, cluster, open.place.last, open.tries, to))
+    rest.iter()
+        .try_for_each(|open| damage::postpone(&services.hub.state, cluster, open.place.last, open.tries, to))
 }
 
 /// One try more.
@@ -181,9 +184,10 @@ async fn backups(services: &Services, cluster: &ClusterName) -> Result<Vec<Backu
     let mut common: Option<Vec<BackupRecord>> = None;
     for repository in available.iter().filter(|repository| repository.required) {
         let catalog = Catalog::load(repository, cluster, &trust).await?;
-        let good = catalog.backups.into_iter().filter(|entry| {
-            entry.record.kind.is_base() && entry.is_trusted() && !entry.record.is_damaged()
-        });
+        let good = catalog
+            .backups
+            .into_iter()
+            .filter(|entry| entry.record.kind.is_base() && entry.is_trusted() && !entry.record.is_damaged());
         let here: Vec<BackupRecord> = good.map(|entry| entry.record).collect();
         common = Some(match common {
             None => here,

@@ -42,7 +42,8 @@ pub struct Open {
 /// Writes a place down; true where it was not known.
 pub fn note(state: &State, cluster: &ClusterName, place: &Place, now: Timestamp) -> Result<bool> {
     state.with(|connection| {
-        let sql = "INSERT INTO damage (cluster, last_segment, what, found_at, next_at) VALUES (?1, ?2, ?3, ?4, ?4)
+        let sql =
+            "INSERT INTO damage (cluster, last_segment, what, found_at, next_at) VALUES (?1, ?2, ?3, ?4, ?4)
                    ON CONFLICT DO NOTHING";
         let values = params![cluster.as_str(), place.last.to_string(), place.what, text(now)];
         Ok(connection.execute(sql, values)? > 0)
@@ -52,7 +53,8 @@ pub fn note(state: &State, cluster: &ClusterName, place: &Place, now: Timestamp)
 /// Those that nothing has ended yet, the oldest WAL first.
 pub fn open(state: &State, cluster: &ClusterName) -> Result<Vec<Open>> {
     state.with(|connection| {
-        let sql = "SELECT last_segment, what, tries, next_at FROM damage WHERE cluster = ?1 AND ended_at IS NULL
+        let sql =
+            "SELECT last_segment, what, tries, next_at FROM damage WHERE cluster = ?1 AND ended_at IS NULL
                    ORDER BY last_segment";
         let mut statement = connection.prepare_cached(sql)?;
         let rows = statement.query_map([cluster.as_str()], |row| {
@@ -72,7 +74,13 @@ pub fn open(state: &State, cluster: &ClusterName) -> Result<Vec<Open>> {
 }
 
 /// Not before this moment again; `tries` backups have been tried.
-pub fn postpone(state: &State, cluster: &ClusterName, last: SegmentName, tries: u32, to: Timestamp) -> Result<()> {
+pub fn postpone(
+    state: &State,
+    cluster: &ClusterName,
+    last: SegmentName,
+    tries: u32,
+    to: Timestamp,
+) -> Result<()> {
     state.with(|connection| {
         let sql = "UPDATE damage SET tries = ?3, next_at = ?4 WHERE cluster = ?1 AND last_segment = ?2";
         connection.execute(sql, params![cluster.as_str(), last.to_string(), tries, text(to)]).map(drop)
@@ -113,7 +121,10 @@ mod tests {
         assert_eq!(open(&state, &cluster).unwrap(), [Open { place: place.clone(), tries: 0, next_at: now }]);
         assert_eq!(open(&state, &ClusterName::parse("other").unwrap()).unwrap(), []);
         postpone(&state, &cluster, last, 1, later).unwrap();
-        assert_eq!(open(&state, &cluster).unwrap(), [Open { place: place.clone(), tries: 1, next_at: later }]);
+        assert_eq!(
+            open(&state, &cluster).unwrap(),
+            [Open { place: place.clone(), tries: 1, next_at: later }]
+        );
         end(&state, &cluster, last, "covered", later).unwrap();
         assert_eq!(open(&state, &cluster).unwrap(), []);
         assert!(!note(&state, &cluster, &place, later).unwrap(), "what is ended does not come again");

@@ -47,8 +47,11 @@ fn conclude(ctx: &Context, name: &JobName, run: &JobRun) -> Result<Outcome> {
         RunOutcome::Done => Outcome::Done,
         RunOutcome::Finding => Outcome::Finding,
         RunOutcome::Failed | RunOutcome::Skipped | RunOutcome::Elsewhere => {
-            return Err(Error::new(Code::JobFailed, format!("the job `{name}` did not succeed: {}", run.text))
-                .hint(format!("`pgkeep jobs {name}` shows its history")));
+            return Err(Error::new(
+                Code::JobFailed,
+                format!("the job `{name}` did not succeed: {}", run.text),
+            )
+            .hint(format!("`pgkeep jobs {name}` shows its history")));
         }
     };
     if ctx.json {
@@ -73,8 +76,9 @@ async fn watch(config: &Config, name: &JobName, attach: bool, progress: &dyn Pro
         // Lost in the middle, the run is asked for again; never begun again.
         let lost = match answered {
             Ok(mut answer) if answer["reload"] != true => {
-                return serde_json::from_value(answer["run"].take())
-                    .map_err(|e| Error::internal("the agent's answer about the run is not understood").because(e));
+                return serde_json::from_value(answer["run"].take()).map_err(|e| {
+                    Error::internal("the agent's answer about the run is not understood").because(e)
+                });
             }
             Ok(_) => Error::new(Code::NoAgent, "the agent did not come back"),
             Err(error) if error.code() == Code::NoAgent => error,

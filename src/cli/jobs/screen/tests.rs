@@ -79,12 +79,8 @@ fn one_job_is_shown_with_its_history() {
     ];
     job.facts.last = Some(runs[0].2.clone());
     job.facts.last_success_at = Some(runs[0].2.finished_at);
-    let diary = |(cause, attempt, run): (Cause, u32, JobRun)| DiaryRun {
-        cause,
-        scheduled_for: None,
-        attempt,
-        run,
-    };
+    let diary =
+        |(cause, attempt, run): (Cause, u32, JobRun)| DiaryRun { cause, scheduled_for: None, attempt, run };
     job.history = runs.into_iter().map(diary).collect();
     insta::assert_snapshot!(one(&job, at("2026-11-21T09:12:30Z")));
 }
