@@ -4,8 +4,8 @@
 //! long enough, becomes worse, lasts or is over ([`machine`]); both are written into the agent's memory together, so
 //! that a restart neither forgets nor repeats; then each receiver has its own line ([`delivery`]) to its [`sink`].
 //!
-//! Failure: a receiver that fails is tried again and becomes an alert for the others; a memory that cannot be written is
-//! done without. Cancelled by the hub's token; what waits is sent after the next start.
+//! Failure: a receiver that fails, or whose secret or certificate cannot be read, is tried again and becomes an alert for
+//! the others; a memory that cannot be written is done without. Cancelled by the hub's token; what waits is sent after the next start.
 
 use std::time::Duration;
 
@@ -28,65 +28,85 @@ pub mod rules;
 pub mod sink;
 pub mod trial;
 
+const NAME: &str = "alerts";
+/// A look takes milliseconds; a memory whose disk hangs takes longer.
+const LATE: Duration = Duration::from_mins(3);
+
 /// The tasks: the alerts, and the heartbeat.
 pub fn tasks(hub: &Hub) -> Vec<Task> {
     let (alerts, beat) = (hub.clone(), hub.clone());
     vec![
-        Task::new("alerts", move || run(alerts.clone())),
+        Task::new(NAME, move || run(alerts.clone())),
         Task::new("heartbeat", move || heartbeat::run(beat.clone())),
     ]
 }
 
 async fn run(hub: Hub) -> Result<()> {
-    let sinks = hub.config.alert_sinks.iter().map(NamedSink::open).collect::<Result<Vec<_>>>()?;
-    let lines: Vec<Line> = sinks.into_iter().map(Line::new).collect();
-    let names: Vec<&str> = lines.iter().map(Line::name).collect();
-    hub.board.update(|all| all.sinks.retain(|name, _| names.contains(&name.as_str())));
-    let watched = remembered(&hub, &lines);
-    let watch = watch(&hub, &lines, watched);
-    tokio::join!(watch, join_all(lines.iter().map(|line| line.run(&hub))));
+    let lines: Vec<Line> = hub.config.alert_sinks.iter().map(|c| Line::new(NamedSink::of(c))).collect();
+    let mut watch = Watch::begin(&hub, &lines);
+    tokio::join!(watch.run(), join_all(lines.iter().map(|line| line.run(&hub))));
     Ok(())
 }
 
-/// What was watched and what waits from before; what cannot be read is done without.
-fn remembered(hub: &Hub, lines: &[Line]) -> Vec<Watched> {
-    let unread = |error| {
-        tracing::warn!(%error, "open alerts of before are not known: they may be told once more");
-    };
-    for waiting in memory::undelivered(&hub.state).map_err(unread).unwrap_or_default() {
-        match lines.iter().find(|line| line.name() == waiting.sink) {
-            Some(line) => line.push(hub, Some(waiting.id), waiting.notice),
-            // Its receiver is configured no longer.
-            None => drop(memory::settled(&hub.state, waiting.id)),
-        }
-    }
-    memory::watched(&hub.state).map_err(unread).unwrap_or_default()
+/// From the board to the lines.
+struct Watch<'a> {
+    hub: &'a Hub,
+    lines: &'a [Line],
+    machine: Machine,
+    /// As it is in the memory.
+    noted: Vec<Watched>,
 }
 
-async fn watch(hub: &Hub, lines: &[Line], watched: Vec<Watched>) {
-    let config = &hub.config.alerts;
-    let mut noted = watched.clone();
-    let mut machine = Machine::with(watched);
-    hub.board.update(|all| all.alerts = machine.open());
-    let (uptime, mut last) = (Stopwatch::start(), None::<Stopwatch>);
-    loop {
+impl<'a> Watch<'a> {
+    /// With what was watched and what waits from before; what cannot be read is done without.
+    fn begin(hub: &'a Hub, lines: &'a [Line]) -> Self {
+        let known = |name: &str| lines.iter().find(|line| line.name() == name);
+        hub.board.update(|all| all.sinks.retain(|name, _| known(name).is_some()));
+        let unread = |error| {
+            tracing::warn!(%error, "open alerts of before are not known: they may be told once more");
+        };
+        for waiting in memory::undelivered(&hub.state).map_err(unread).unwrap_or_default() {
+            match known(&waiting.sink) {
+                Some(line) => line.push(hub, Some(waiting.id), waiting.notice),
+                // Its receiver is configured no longer.
+                None => drop(memory::settled(&hub.state, waiting.id)),
+            }
+        }
+        let watched = memory::watched(&hub.state).map_err(unread).unwrap_or_default();
+        let machine = Machine::with(watched.clone());
+        hub.board.update(|all| all.alerts = machine.open());
+        Self { hub, lines, machine, noted: watched }
+    }
+
+    async fn run(&mut self) {
+        let (hub, every) = (self.hub, self.hub.config.alerts.check_interval);
+        let (uptime, mut last) = (Stopwatch::start(), None::<Stopwatch>);
+        loop {
+            hub.pulse.beat(NAME, LATE.max(every.saturating_mul(4)));
+            let elapsed = last.replace(Stopwatch::start()).map_or(Duration::ZERO, |since| since.elapsed());
+            self.look(Tick { now: hub.clock.now(), elapsed, uptime: uptime.elapsed() });
+            tokio::select! {
+                () = hub.shutdown.cancelled() => break,
+                () = tokio::time::sleep(every) => {}
+            }
+        }
+        hub.pulse.rest(NAME);
+    }
+
+    /// One look at the board.
+    fn look(&mut self, tick: Tick) {
+        let (hub, config) = (self.hub, &self.hub.config.alerts);
         let facts = hub.board.snapshot();
-        let elapsed = last.replace(Stopwatch::start()).map_or(Duration::ZERO, |since| since.elapsed());
-        let tick = Tick { now: hub.clock.now(), elapsed, uptime: uptime.elapsed() };
         let findings = rules::evaluate(&facts, config, tick.now);
-        let notices = machine.step(&facts.host, findings, config, tick);
+        let notices = self.machine.step(&facts.host, findings, config, tick);
         hub.board.update(|all| {
-            all.alerts = machine.open();
+            all.alerts = self.machine.open();
             all.alerts_checked_at = Some(tick.now);
         });
-        let now = machine.watched();
-        if now != noted || !notices.is_empty() {
-            hand_over(hub, lines, &now, notices);
-            noted = now;
-        }
-        tokio::select! {
-            () = hub.shutdown.cancelled() => return,
-            () = tokio::time::sleep(config.check_interval) => {}
+        let now = self.machine.watched();
+        if now != self.noted || !notices.is_empty() {
+            hand_over(hub, self.lines, &now, notices);
+            self.noted = now;
         }
     }
 }
@@ -109,3 +129,6 @@ fn hand_over(hub: &Hub, lines: &[Line], watched: &[Watched], notices: Vec<Notice
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

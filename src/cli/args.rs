@@ -107,4 +107,55 @@ mod tests {
         assert!(!is("pgkeep list"));
         assert!(!is("wal fetch"));
     }
+
+    /// The commands of a text: lines of a shell block, and what stands in backticks.
+    fn commands(text: &str) -> Vec<String> {
+        let lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default());
+        let spans = text.split('`').skip(1).step_by(2);
+        let parts = lines.filter(|line| line.trim_start().starts_with("pgkeep ")).chain(spans);
+        let each = parts.flat_map(|part| part.split(';')).map(str::trim).map(str::to_owned);
+        each.filter(|command| command.starts_with("pgkeep ")).collect()
+    }
+
+    /// Mentioned without all it needs ("`pgkeep show` of this one") is no mistake; what does not exist is.
+    fn fault(command: &str) -> Option<String> {
+        let words = command.split_whitespace().map(|word| {
+            // A placeholder stands for a name.
+            let placeholder = word.chars().all(|c| c.is_ascii_uppercase());
+            let word = word.trim_matches(|c| c == '\'' || c == '"');
+            if placeholder { word.to_lowercase() } else { word.to_owned() }
+        });
+        let words: Vec<String> = words.collect();
+        let known = Cli::command().get_subcommands().any(|c| c.get_name() == words[1]);
+        // Comes with the scheduler's commands; checked as soon as it is there.
+        if words[1] == "jobs" && !known {
+            return None;
+        }
+        let error = Cli::try_parse_from(words).err()?;
+        (error.kind() != clap::error::ErrorKind::MissingRequiredArgument).then(|| error.to_string())
+    }
+
+    #[test]
+    fn every_command_that_an_alert_or_its_page_names_exists() {
+        use crate::agent::alerts::rules::{RULES, tests::every_mend};
+        let mut seen = 0;
+        for rule in RULES {
+            let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("runbooks").join(rule.runbook);
+            for command in commands(&std::fs::read_to_string(page).unwrap()) {
+                assert_eq!(fault(&command), None, "{}: {command}", rule.runbook);
+                seen += 1;
+            }
+        }
+        assert!(seen > 50, "are the pages still read?");
+        for mend in every_mend() {
+            let other = mend.starts_with("systemctl ") || mend.starts_with("journalctl ");
+            let commands = commands(&format!("`{mend}`"));
+            let there = other || mend.split(';').any(|part| part.trim().starts_with("pgkeep "));
+            assert!(there, "{mend} names no command");
+            for command in commands {
+                assert_eq!(fault(&command), None, "{mend}");
+            }
+        }
+        assert!(fault("pgkeep no-such-thing").is_some() && fault("pgkeep list --no-such").is_some());
+    }
 }

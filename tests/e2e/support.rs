@@ -14,6 +14,7 @@ pub mod pg;
 pub mod pgkeep;
 pub mod proxy;
 
+pub mod receivers;
 pub mod root;
 pub mod runbook;
 pub mod s3;

@@ -16,9 +16,11 @@ use crate::agent::Hub;
 use crate::agent::board::{Failure, SinkFacts};
 use crate::agent::state;
 use crate::error::Error;
+use crate::util::clock::Stopwatch;
 
 /// For one receiver; beyond that the oldest go.
 const WAITING: usize = 500;
+/// After a failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// A receiver that says "never" is asked so often, in case a person is mending it just now.
@@ -39,11 +41,25 @@ pub struct Line {
     sink: Arc<NamedSink>,
     queue: Arc<Mutex<VecDeque<Waiting>>>,
     news: Arc<Notify>,
+    first_pause: Duration,
+    longest_pause: Duration,
 }
 
 impl Line {
     pub fn new(sink: NamedSink) -> Self {
-        Self { sink: Arc::new(sink), queue: Arc::default(), news: Arc::default() }
+        Self {
+            sink: Arc::new(sink),
+            queue: Arc::default(),
+            news: Arc::default(),
+            first_pause: FIRST_PAUSE,
+            longest_pause: LONGEST_PAUSE,
+        }
+    }
+    /// With short pauses, for tests that have no hour.
+    #[cfg(test)]
+    pub(super) fn hasty(sink: NamedSink) -> Self {
+        let (first_pause, longest_pause) = (Duration::from_millis(1), Duration::from_millis(10));
+        Self { first_pause, longest_pause, ..Self::new(sink) }
     }
     pub fn name(&self) -> &str {
         &self.sink.name
@@ -104,35 +120,13 @@ impl Line {
 
     /// Delivers until the hub's token is cancelled.
     pub async fn run(&self, hub: &Hub) {
-        let mut pause = FIRST_PAUSE;
+        let mut pause = self.first_pause;
         let mut refusals = 0;
         let mut refreshed = None;
-        // Of an earlier configuration of this receiver.
-        self.facts(hub, |facts| facts.failure = None);
         while !hub.shutdown.is_cancelled() {
-            let tried = match self.front() {
-                Some(front) => {
-                    let tried = self.sink.sink.send(&front.notice).await;
-                    let over = match &tried {
-                        Ok(()) => true,
-                        Err(Refusal::Never(_)) => {
-                            refusals += 1;
-                            refusals >= REFUSALS
-                        }
-                        Err(Refusal::Later(_)) => hub.clock.now().since(front.notice.at) > STALE,
-                    };
-                    if over {
-                        self.pop(hub, &front);
-                        refusals = 0;
-                        self.told(hub, &front, &tried);
-                    }
-                    tried
-                }
-                None => self.refresh(hub, &mut refreshed).await,
-            };
-            match tried {
+            match self.turn(hub, &mut refusals, &mut refreshed).await {
                 Ok(()) => {
-                    pause = FIRST_PAUSE;
+                    pause = self.first_pause;
                     self.facts(hub, |facts| facts.failure = None);
                     if self.front().is_none() {
                         self.rest(hub).await;
@@ -144,15 +138,43 @@ impl Line {
                         () = hub.shutdown.cancelled() => {}
                         () = tokio::time::sleep(pause) => {}
                     }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = (pause * 2).min(self.longest_pause);
                 }
             }
         }
     }
 
+    /// One try: of what waits at the front, of what is open, or only whether something could be sent.
+    async fn turn(
+        &self,
+        hub: &Hub,
+        refusals: &mut u32,
+        refreshed: &mut Option<Stopwatch>,
+    ) -> Result<(), Refusal> {
+        let Some(front) = self.front() else {
+            self.sink.ready().await?;
+            return self.refresh(hub, refreshed).await;
+        };
+        let tried = self.sink.send(&front.notice).await;
+        let over = match &tried {
+            Ok(()) => true,
+            Err(Refusal::Never(_)) => {
+                *refusals += 1;
+                *refusals >= REFUSALS
+            }
+            Err(Refusal::Later(_)) => hub.clock.now().since(front.notice.at) > STALE,
+        };
+        if over {
+            self.pop(hub, &front);
+            *refusals = 0;
+            self.told(hub, &front, &tried);
+        }
+        tried
+    }
+
     /// Until there is news, or it is time to say again what is open.
     async fn rest(&self, hub: &Hub) {
-        let every = self.sink.sink.refresh_every().unwrap_or(Duration::from_hours(1));
+        let every = self.sink.refresh_every().unwrap_or(Duration::from_hours(1));
         tokio::select! {
             () = hub.shutdown.cancelled() => {}
             () = self.news.notified() => {}
@@ -160,15 +182,15 @@ impl Line {
         }
     }
 
-    async fn refresh(&self, hub: &Hub, last: &mut Option<std::time::Instant>) -> Result<(), Refusal> {
-        let Some(every) = self.sink.sink.refresh_every() else { return Ok(()) };
-        if last.is_some_and(|at| at.elapsed() < every) {
+    async fn refresh(&self, hub: &Hub, last: &mut Option<Stopwatch>) -> Result<(), Refusal> {
+        let Some(every) = self.sink.refresh_every() else { return Ok(()) };
+        if last.is_some_and(|since| since.elapsed() < every) {
             return Ok(());
         }
         let facts = hub.board.snapshot();
         let open: Vec<_> = facts.alerts.into_iter().filter(|alert| self.sink.wants(alert)).collect();
-        self.sink.sink.refresh(&open, &facts.host, hub.clock.now()).await?;
-        *last = Some(hub.clock.instant());
+        self.sink.refresh(&open, &facts.host, hub.clock.now()).await?;
+        *last = Some(Stopwatch::start());
         Ok(())
     }
 

@@ -1,14 +1,18 @@
 //! A URL that is asked for while all is well: a service elsewhere alarms when it is not. So the agent's own death, a
 //! host that is gone, and receivers that fail all come to light.
 //!
-//! "All is well" means: the agent runs, its rules were looked at within the last minutes, and no critical alert is open.
-//! With one open the beat stops on purpose: it is then a second way on which the news arrives.
+//! "All is well" means: the agent runs, none of its loops hangs, its rules were looked at within the last minutes, and
+//! no critical alert is open. With one open the beat stops on purpose: it is then a second way on which the news arrives.
+//! A warning does not stop it.
+//!
+//! Failure: a beat that does not arrive is not repeated before its next time; the absence is the alarm.
 
 use std::time::Duration;
 
-use super::sink::Http;
+use super::sink::{Http, Refusal};
 use crate::agent::Hub;
 use crate::agent::board::{Severity, Snapshot};
+use crate::config::alerts::HeartbeatConfig;
 use crate::error::Result;
 use crate::model::Timestamp;
 
@@ -20,7 +24,7 @@ const LOOKED: Duration = Duration::from_mins(5);
 /// Runs until the hub's token is cancelled; ends at once where none is configured.
 pub async fn run(hub: Hub) -> Result<()> {
     let Some(config) = &hub.config.heartbeat else { return Ok(()) };
-    let http = Http::new(&config.http, TIMEOUT)?;
+    let mut http = None;
     let mut silent = false;
     loop {
         // The interval comes first: facts are found out before the first beat.
@@ -28,7 +32,8 @@ pub async fn run(hub: Hub) -> Result<()> {
             () = hub.shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(config.interval) => {}
         }
-        let why = why_silent(&hub.board.snapshot(), hub.config.alerts.check_interval, hub.clock.now());
+        let (facts, late) = (hub.board.snapshot(), hub.pulse.late());
+        let why = why_silent(&facts, &late, hub.config.alerts.check_interval, hub.clock.now());
         if why.is_some() != silent {
             silent = why.is_some();
             let why = why.as_deref().unwrap_or("all is well again");
@@ -37,15 +42,27 @@ pub async fn run(hub: Hub) -> Result<()> {
         if silent {
             continue;
         }
-        if let Err(refusal) = http.get().await {
-            // Nobody needs to be told: the absence is the alarm.
-            tracing::warn!(error = %refusal.error(), "the heartbeat could not be sent");
+        if let Err(error) = beat(&mut http, config).await {
+            tracing::warn!(%error, "the heartbeat could not be sent");
+            // What it needs may have been mended: it is read anew.
+            http = None;
         }
     }
 }
 
+async fn beat(http: &mut Option<Http>, config: &HeartbeatConfig) -> Result<()> {
+    let open = match http {
+        Some(open) => open,
+        None => http.insert(Http::new(&config.http, TIMEOUT)?),
+    };
+    open.get().await.map_err(Refusal::into_error)
+}
+
 /// None while all is well.
-fn why_silent(facts: &Snapshot, check_interval: Duration, now: Timestamp) -> Option<String> {
+fn why_silent(facts: &Snapshot, late: &[String], check_interval: Duration, now: Timestamp) -> Option<String> {
+    if let Some(name) = late.first() {
+        return Some(format!("a loop of the agent hangs: {name}"));
+    }
     if let Some(alert) = facts.alerts.iter().find(|alert| alert.severity == Severity::Critical) {
         return Some(format!("a critical alert is open: {}", alert.key));
     }
@@ -69,10 +86,11 @@ mod tests {
         let every = Duration::from_secs(15);
         let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
         let mut facts = facts(now);
-        assert!(why_silent(&facts, every, now).is_some(), "nobody has looked yet");
+        assert!(why_silent(&facts, &[], every, now).is_some(), "nobody has looked yet");
         facts.alerts_checked_at = Some(now);
-        assert_eq!(why_silent(&facts, every, now), None);
-        assert!(why_silent(&facts, every, now.plus(Duration::from_mins(6))).is_some(), "the rules hang");
+        assert_eq!(why_silent(&facts, &[], every, now), None);
+        assert!(why_silent(&facts, &[], every, now.plus(Duration::from_mins(6))).is_some(), "the rules hang");
+        assert!(why_silent(&facts, &["archiver".to_owned()], every, now).unwrap().contains("archiver"));
         let mut alert = OpenAlert {
             key: "archive-lag:main".into(),
             rule: "archive-lag".into(),
@@ -84,9 +102,9 @@ mod tests {
             runbook: None,
         };
         facts.alerts.push(alert.clone());
-        assert_eq!(why_silent(&facts, every, now), None, "a warning is no reason");
+        assert_eq!(why_silent(&facts, &[], every, now), None, "a warning is no reason");
         alert.severity = Severity::Critical;
         facts.alerts = vec![alert];
-        assert!(why_silent(&facts, every, now).unwrap().contains("archive-lag:main"));
+        assert!(why_silent(&facts, &[], every, now).unwrap().contains("archive-lag:main"));
     }
 }

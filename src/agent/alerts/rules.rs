@@ -172,4 +172,4 @@ pub fn runbook(rule: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -3,7 +3,11 @@
 //!
 //! Secrets (URLs that let who knows them in, keys, passwords) are read for each try, so that a rotated one is taken up,
 //! and stand in no error: a URL is named by its host, and what a receiver answers is cleaned of them.
+//!
+//! Failure: a sink is prepared when it is first needed and again after each failure, so that a certificate or a secret
+//! that is missing is a failure of this receiver alone, and one that was mended is taken up without a reload.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,6 +52,10 @@ impl Refusal {
 /// A receiver.
 #[async_trait]
 pub trait Sink: Send + Sync {
+    /// Reads what it will need, so that what is missing is known before there is bad news. Nothing is sent.
+    async fn prepare(&self) -> Result<()> {
+        Ok(())
+    }
     /// One try.
     async fn send(&self, notice: &Notice) -> Result<(), Refusal>;
     /// Of a receiver that forgets what it is not told again: how often, all that is open.
@@ -59,35 +67,88 @@ pub trait Sink: Send + Sync {
     }
 }
 
+type Open = Box<dyn Fn() -> Result<Arc<dyn Sink>> + Send + Sync>;
+
 /// A receiver with its name and what it wants to hear of.
 pub struct NamedSink {
     pub name: String,
     pub min_severity: Severity,
-    pub sink: Box<dyn Sink>,
+    open: Open,
+    opened: Mutex<Option<Arc<dyn Sink>>>,
 }
 
 impl NamedSink {
-    /// Prepares it; nothing is sent.
-    pub fn open(config: &SinkConfig) -> Result<Self> {
-        let timeout = config.timeout;
-        let sink: Box<dyn Sink> = match &config.kind {
-            SinkKind::Webhook(http) => Box::new(webhook::Webhook(Http::new(http, timeout)?)),
-            SinkKind::Slack(http) => Box::new(slack::Slack(Http::new(http, timeout)?)),
-            SinkKind::PagerDuty { routing_key, http } => Box::new(pagerduty::PagerDuty {
-                http: Http::new(http, timeout)?,
-                routing_key: routing_key.clone(),
-                timeout,
-            }),
-            SinkKind::Alertmanager(http) => Box::new(alertmanager::Alertmanager(Http::new(http, timeout)?)),
-            SinkKind::Smtp(smtp) => Box::new(smtp::Smtp { config: smtp.clone(), timeout }),
-            SinkKind::Command(words) => Box::new(command::Command { words: words.clone(), timeout }),
-        };
-        Ok(Self { name: config.name.clone(), min_severity: config.min_severity, sink })
+    pub fn of(config: &SinkConfig) -> Self {
+        let (name, min_severity, config) = (config.name.clone(), config.min_severity, config.clone());
+        Self::new(name, min_severity, Box::new(move || open(&config)))
+    }
+    fn new(name: String, min_severity: Severity, open: Open) -> Self {
+        Self { name, min_severity, open, opened: Mutex::default() }
+    }
+    /// A receiver of a test's own making.
+    #[cfg(test)]
+    pub(super) fn scripted(name: &str, sink: Arc<dyn Sink>) -> Self {
+        Self::new(name.to_owned(), Severity::Warning, Box::new(move || Ok(Arc::clone(&sink))))
     }
 
+    /// That a receiver is deaf is no news for itself, once it hears again.
     pub fn wants(&self, alert: &OpenAlert) -> bool {
-        alert.severity >= self.min_severity
+        let about_itself = alert.rule == "sink-failing" && alert.labels.get("sink") == Some(&self.name);
+        alert.severity >= self.min_severity && !about_itself
     }
+
+    /// Finds out whether something could be sent, without sending.
+    pub async fn ready(&self) -> Result<(), Refusal> {
+        self.sink().await.map(drop)
+    }
+    /// One try.
+    pub async fn send(&self, notice: &Notice) -> Result<(), Refusal> {
+        let sent = self.sink().await?.send(notice).await;
+        self.keep_if(sent)
+    }
+    /// None too as long as it could not be prepared.
+    pub fn refresh_every(&self) -> Option<Duration> {
+        self.kept().and_then(|sink| sink.refresh_every())
+    }
+    pub async fn refresh(&self, open: &[OpenAlert], host: &str, now: Timestamp) -> Result<(), Refusal> {
+        let done = self.sink().await?.refresh(open, host, now).await;
+        self.keep_if(done)
+    }
+
+    fn kept(&self) -> Option<Arc<dyn Sink>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    async fn sink(&self) -> Result<Arc<dyn Sink>, Refusal> {
+        if let Some(kept) = self.kept() {
+            return Ok(kept);
+        }
+        let fresh = (self.open)().map_err(Refusal::Later)?;
+        fresh.prepare().await.map_err(Refusal::Later)?;
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fresh));
+        Ok(fresh)
+    }
+    fn keep_if<T>(&self, done: Result<T, Refusal>) -> Result<T, Refusal> {
+        if done.is_err() {
+            *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        done
+    }
+}
+
+fn open(config: &SinkConfig) -> Result<Arc<dyn Sink>> {
+    let timeout = config.timeout;
+    Ok(match &config.kind {
+        SinkKind::Webhook(http) => Arc::new(webhook::Webhook(Http::new(http, timeout)?)),
+        SinkKind::Slack(http) => Arc::new(slack::Slack(Http::new(http, timeout)?)),
+        SinkKind::PagerDuty { routing_key, http } => Arc::new(pagerduty::PagerDuty {
+            http: Http::new(http, timeout)?,
+            routing_key: routing_key.clone(),
+            timeout,
+        }),
+        SinkKind::Alertmanager(http) => Arc::new(alertmanager::Alertmanager(Http::new(http, timeout)?)),
+        SinkKind::Smtp(smtp) => Arc::new(smtp::Smtp { config: smtp.clone(), timeout }),
+        SinkKind::Command(words) => Arc::new(command::Command { words: words.clone(), timeout }),
+    })
 }
 
 fn undelivered(what: impl Into<String>) -> Error {
@@ -105,9 +166,10 @@ fn headline(notice: &Notice) -> String {
     format!("{test}{word} {}: {}", notice.host, one_line(&notice.alert.summary))
 }
 
-/// For subjects and headlines: a line break in an error's text begins nothing new.
+/// For subjects and headlines: a line break or a control character in an error's text begins nothing new.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// At most so many characters.

@@ -11,9 +11,9 @@ use crate::model::Timestamp;
 
 /// One receiver's answer: None, or why it did not take it.
 pub async fn run(config: &SinkConfig, host: &str, now: Timestamp) -> Result<(), Error> {
-    let sink = NamedSink::open(config)?;
+    let sink = NamedSink::of(config);
     for event in [Event::Opened, Event::Resolved] {
-        let sent = sink.sink.send(&notice(event, sink.min_severity, host, now)).await;
+        let sent = sink.send(&notice(event, sink.min_severity, host, now)).await;
         sent.map_err(Refusal::into_error)?;
     }
     Ok(())

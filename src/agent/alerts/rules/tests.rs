@@ -360,6 +360,11 @@ const CASES: &[Case] = &[
     ),
 ];
 
+/// The commands of all findings.
+pub fn every_mend() -> Vec<String> {
+    CASES.iter().flat_map(|(_, change, _)| found(change)).map(|finding| finding.mend).collect()
+}
+
 #[test]
 fn each_rule_speaks_when_its_threshold_is_passed_and_not_before() {
     for (what, change, expected) in CASES {

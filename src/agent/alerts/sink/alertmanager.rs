@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{Http, Refusal, Sink, page};
 use crate::agent::alerts::machine::{Event, Notice};
 use crate::agent::board::OpenAlert;
+use crate::error::Result;
 use crate::model::Timestamp;
 
 const PATH: &str = "/api/v2/alerts";
@@ -22,6 +23,9 @@ pub struct Alertmanager(pub Http);
 
 #[async_trait]
 impl Sink for Alertmanager {
+    async fn prepare(&self) -> Result<()> {
+        self.0.prepare().await
+    }
     async fn send(&self, notice: &Notice) -> Result<(), Refusal> {
         self.0.post(PATH, &Value::Array(documents(notice))).await
     }

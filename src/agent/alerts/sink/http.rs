@@ -49,6 +49,15 @@ impl Http {
         Ok(Self { client, config: config.clone(), timeout })
     }
 
+    /// Whether address and authorization can be read.
+    pub async fn prepare(&self) -> Result<()> {
+        address(self.config.url.resolve_within(self.timeout).await?.trim(), "")?;
+        if let Some(secret) = &self.config.authorization {
+            secret.resolve_within(self.timeout).await?;
+        }
+        Ok(())
+    }
+
     pub async fn get(&self) -> Result<(), Refusal> {
         self.ask(Method::GET, "", None).await
     }

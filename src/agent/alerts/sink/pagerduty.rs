@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{Http, Refusal, Sink, cut, headline, page};
 use crate::agent::alerts::machine::{Event, Notice};
 use crate::config::Secret;
+use crate::error::Result;
 
 /// The service takes no more.
 const LONGEST_SUMMARY: usize = 1024;
@@ -23,6 +24,10 @@ pub struct PagerDuty {
 
 #[async_trait]
 impl Sink for PagerDuty {
+    async fn prepare(&self) -> Result<()> {
+        self.http.prepare().await?;
+        self.routing_key.resolve_within(self.timeout).await.map(drop)
+    }
     async fn send(&self, notice: &Notice) -> Result<(), Refusal> {
         let key = self.routing_key.resolve_within(self.timeout).await.map_err(Refusal::Later)?;
         self.http.post("", &document(notice, key.trim())).await

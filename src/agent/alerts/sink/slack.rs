@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Http, Refusal, Sink, cut, headline, page};
 use crate::agent::alerts::machine::{Event, Notice};
 use crate::agent::board::Severity;
+use crate::error::Result;
 
 /// A section block's text has 3000 characters at most.
 const SECTION: usize = 2900;
@@ -15,6 +16,9 @@ pub struct Slack(pub Http);
 
 #[async_trait]
 impl Sink for Slack {
+    async fn prepare(&self) -> Result<()> {
+        self.0.prepare().await
+    }
     async fn send(&self, notice: &Notice) -> Result<(), Refusal> {
         self.0.post("", &document(notice)).await
     }

@@ -25,6 +25,9 @@ pub struct Smtp {
 
 #[async_trait]
 impl Sink for Smtp {
+    async fn prepare(&self) -> Result<()> {
+        self.transport().await.map(drop)
+    }
     async fn send(&self, notice: &Notice) -> Result<(), Refusal> {
         let mail = message(&self.config, notice).map_err(Refusal::Never)?;
         let transport = self.transport().await.map_err(Refusal::Later)?;

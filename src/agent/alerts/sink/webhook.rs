@@ -14,11 +14,15 @@ use serde_json::{Value, json};
 
 use super::{Http, Refusal, Sink, page};
 use crate::agent::alerts::machine::Notice;
+use crate::error::Result;
 
 pub struct Webhook(pub Http);
 
 #[async_trait]
 impl Sink for Webhook {
+    async fn prepare(&self) -> Result<()> {
+        self.0.prepare().await
+    }
     async fn send(&self, notice: &Notice) -> Result<(), Refusal> {
         self.0.post("", &document(notice)).await
     }
