@@ -12,7 +12,8 @@ pub fn page() -> String {
          it is open (`repeat_critical`, `repeat_warning`) or when it becomes critical, and resolved once it has been gone\n\
          for `settle`. The thresholds are keys of `[alerts]` ([reference](REFERENCE.md)); receivers are\n\
          `[[alert_sink]]` tables, tried by `pgkeep alerts test`; `pgkeep alerts` shows what is open. The heartbeat of\n\
-         `[heartbeat]` stops while a critical alert is open.\n\n\
+         `[heartbeat]` is sent only while the agent is healthy: it runs, none of its loops hangs, the rules were looked at\n\
+         within the last minutes, and no critical alert is open.\n\n\
          | rule | severity | when | thresholds (default) | page |\n|---|---|---|---|---|\n",
     );
     for rule in RULES {

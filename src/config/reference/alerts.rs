@@ -23,7 +23,7 @@ pub(super) const SECTIONS: &[SectionDoc] = &[
         head: HEARTBEAT,
         example_head: "[heartbeat]",
         meaning: "A URL that is asked for while all is well, so that somebody else notices when this host is silent. \
-                  It is left alone while a critical alert is open, and when the agent does not run.",
+                  It is asked only while the agent is healthy: it runs, none of its loops hangs, the rules were looked at within the last minutes, and no critical alert is open.",
     },
 ];
 
