@@ -110,9 +110,11 @@ mod tests {
 
     /// The commands of a text: lines of a shell block, and what stands in backticks.
     fn commands(text: &str) -> Vec<String> {
-        let lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default());
-        let spans = text.split('`').skip(1).step_by(2);
-        let parts = lines.filter(|line| line.trim_start().starts_with("pgkeep ")).chain(spans);
+        let block = |line: &&str| line.trim_start().starts_with("pgkeep ") && !line.contains('`');
+        let lines = text.lines().filter(block).map(|line| line.split(" #").next().unwrap_or_default());
+        let spans = text.lines().filter(|line| !line.starts_with("```"));
+        let spans = spans.flat_map(|line| line.split('`').skip(1).step_by(2));
+        let parts = lines.chain(spans);
         let each = parts.flat_map(|part| part.split(';')).map(str::trim).map(str::to_owned);
         each.filter(|command| command.starts_with("pgkeep ")).collect()
     }

@@ -113,7 +113,7 @@ fn alerts_test_reaches_every_kind_of_receiver_and_names_those_that_fail_without_
     assert!(read.len() == 2 && read.iter().all(|notice| notice["test"] == true), "{read:?}");
 
     // Each fails in its own way.
-    receivers.hook.answer(403, "invalid_token for /services/hush and R0UT1NG");
+    receivers.hook.answer(403, "invalid_token for {path} and {key}");
     let ran = pgkeep.clone().env("MAIL", "wrong-but-secret").run(["alerts", "test"]);
     let ran = ran.fails_with("alert-undelivered", 1).says("4 of 6 receivers of alerts did not take the test");
     for (name, says) in [("chat", "403"), ("pager", "403"), ("hook", "invalid_token"), ("mail", "535")] {

@@ -151,7 +151,7 @@ impl Watch<'_> {
         let text = std::fs::read_to_string(&self.place.acknowledged).unwrap();
         // A last line without its end is still being written.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole.lines().filter(|name| SegmentName::parse(name).is_ok()).map(str::to_owned).collect()
+        whole.lines().filter(|name| SegmentName::parse(name).is_some()).map(str::to_owned).collect()
     }
     fn stored(&self) -> Vec<String> {
         self.place.env.repo().list()

@@ -44,8 +44,10 @@ impl Hook {
             async move {
                 let mut state = shared.lock().unwrap();
                 let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-                state.requests.push((uri.path().to_owned(), body));
                 let (status, said) = state.answer.clone();
+                let said = said.replace("{path}", uri.path());
+                let said = said.replace("{key}", body["routing_key"].as_str().unwrap_or("nothing"));
+                state.requests.push((uri.path().to_owned(), body));
                 (StatusCode::from_u16(status).unwrap(), said)
             }
         });
@@ -55,7 +57,7 @@ impl Hook {
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
-    /// What it says from now on.
+    /// What it says from now on; `{path}` and `{key}` stand for the request's own and for its routing key.
     pub fn answer(&self, status: u16, said: &str) {
         self.state.lock().unwrap().answer = (status, said.to_owned());
     }

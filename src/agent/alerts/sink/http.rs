@@ -59,20 +59,31 @@ impl Http {
     }
 
     pub async fn get(&self) -> Result<(), Refusal> {
-        self.ask(Method::GET, "", None).await
+        self.ask(Method::GET, "", None, Vec::new()).await
     }
 
     /// To the URL with `path` appended to its own.
     pub async fn post(&self, path: &str, body: &Value) -> Result<(), Refusal> {
-        self.ask(Method::POST, path, Some(body)).await
+        self.ask(Method::POST, path, Some(body), Vec::new()).await
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(), Refusal> {
+    /// To the URL; what the receiver says is cleaned of the secret that the body holds.
+    pub async fn post_secret(&self, body: &Value, secret: Zeroizing<String>) -> Result<(), Refusal> {
+        self.ask(Method::POST, "", Some(body), vec![secret]).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        mut secrets: Vec<Zeroizing<String>>,
+    ) -> Result<(), Refusal> {
         let told = self.config.url.resolve_within(self.timeout).await.map_err(Refusal::Later)?;
         let url = address(told.trim(), path).map_err(Refusal::Later)?;
         let host = url.host_str().unwrap_or_default().to_owned();
         let mut request = self.client.request(method, url);
-        let mut secrets = vec![told];
+        secrets.push(told);
         if let Some(secret) = &self.config.authorization {
             let value = secret.resolve_within(self.timeout).await.map_err(Refusal::Later)?;
             let mut header = HeaderValue::from_str(&value).map_err(|_| {

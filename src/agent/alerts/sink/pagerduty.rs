@@ -30,7 +30,7 @@ impl Sink for PagerDuty {
     }
     async fn send(&self, notice: &Notice) -> Result<(), Refusal> {
         let key = self.routing_key.resolve_within(self.timeout).await.map_err(Refusal::Later)?;
-        self.http.post("", &document(notice, key.trim())).await
+        self.http.post_secret(&document(notice, key.trim()), key).await
     }
 }
 
