@@ -39,3 +39,5 @@ mod walrange;
 pub use full::{FullRequest, StillWanted, full};
 pub use logical::{LogicalReport, LogicalRequest, LogicalWork, logical};
 pub use publish::{FullReport, RepositoryResult};
+
+pub use logical::{TableFilter, TablesWork};

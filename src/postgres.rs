@@ -28,6 +28,7 @@ pub mod checksum;
 pub mod connect;
 pub mod conninfo;
 pub mod control_file;
+pub mod dump_roles;
 pub mod dump_tool;
 pub mod facts;
 pub mod history;

@@ -29,6 +29,7 @@ pub mod damage;
 pub mod facts;
 mod full;
 pub mod kind;
+mod logical;
 mod progress;
 mod run;
 

@@ -19,7 +19,9 @@
 //! stored are leftovers without a record, which the next run reports. Memory is bounded by connections and
 //! repositories, by the catalog (the archive's table of contents) and the compressed DDL, not by any table.
 
+mod csv_rows;
 mod dump;
+mod export;
 mod globals;
 mod opened;
 mod outgoing;
@@ -29,6 +31,7 @@ mod program;
 mod run;
 mod schema;
 mod selection;
+mod tables;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,9 +66,44 @@ pub struct LogicalRequest<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogicalWork {
     /// Whole databases, or these tables of them.
-    Dump { tables: Vec<TablePattern> },
+    Dump {
+        tables: Vec<TablePattern>,
+    },
     /// The DDL alone.
     Schema,
+    Tables(TablesWork),
+}
+
+/// Tables as CSV.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablesWork {
+    /// At least one.
+    pub tables: Vec<TablePattern>,
+    pub filters: Vec<TableFilter>,
+    /// Tables exported at once.
+    pub connections: usize,
+}
+
+/// Only some rows of some tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableFilter {
+    pub tables: TablePattern,
+    /// What stands after `WHERE`.
+    pub condition: String,
+}
+
+impl TableFilter {
+    /// `TABLE=CONDITION`; an equals sign of the table's name stands between quotes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut quoted = false;
+        let at = text.find(|c| {
+            quoted ^= c == '"';
+            c == '=' && !quoted
+        })?;
+        let condition = text[at + 1..].trim();
+        let tables = TablePattern::parse(&text[..at])?;
+        (!condition.is_empty()).then(|| Self { tables, condition: condition.to_owned() })
+    }
 }
 
 impl LogicalWork {
@@ -73,6 +111,7 @@ impl LogicalWork {
         match self {
             Self::Dump { .. } => BackupKind::Dump,
             Self::Schema => BackupKind::Schema,
+            Self::Tables(_) => BackupKind::Tables,
         }
     }
 }
@@ -99,5 +138,20 @@ impl LogicalReport {
         json["notes"] = serde_json::json!(self.notes);
         json["seconds"] = serde_json::json!(self.took.as_secs_f64());
         Ok(json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_split_at_the_first_equals_sign_outside_quotes() {
+        let parse = |text| TableFilter::parse(text).map(|f| (f.tables.to_string(), f.condition));
+        assert_eq!(parse("users=id = 7"), Some(("users".into(), "id = 7".into())));
+        assert_eq!(parse("\"a=b\".* = x"), Some(("\"a=b\".*".into(), "x".into())));
+        for wrong in ["users", "users=", "=x", "\"a=b"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `pgkeep backup [full|dump|schema]`.
+//! `pgkeep backup [full|dump|schema|tables]`.
 
 mod logical;
 
@@ -38,6 +38,8 @@ pub enum Kind {
     Dump,
     /// The schema of databases as text, with roles and tablespaces.
     Schema,
+    /// Tables as CSV, all of one database from one moment, with their definitions.
+    Tables,
 }
 
 /// `PostgreSQL`'s own limit, and nothing that would break a line of `backup_label`.
@@ -97,6 +99,7 @@ impl BackupArgs {
             Kind::Full => self.logical.given_for(&[]),
             Kind::Dump => self.logical.given_for(&["--database", "--table"]),
             Kind::Schema => self.logical.given_for(&["--database"]),
+            Kind::Tables => self.logical.given_for(&["--database", "--table", "--where", "--connections"]),
         };
         let wrong =
             wrong.or_else(|| (self.kind != Kind::Full && self.workers.is_some()).then_some("--workers"));

@@ -7,10 +7,11 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use super::ClusterConfig;
+use super::dump;
 use super::reader::Section;
 use super::schedule::Schedule;
 use super::sections::NAME_RULE;
-use crate::model::{BackupKind, ClusterName, JobName};
+use crate::model::{BackupKind, ClusterName, DatabasePattern, JobName, TablePattern};
 
 /// A `[[job]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,12 @@ pub struct JobConfig {
 pub enum JobWork {
     /// A full base backup.
     Full,
+    /// Databases by `pg_dump`: all of each, or these tables. No databases: as `[dump]` says.
+    Dump { databases: Vec<DatabasePattern>, tables: Vec<TablePattern> },
+    /// The DDL of databases.
+    Schema { databases: Vec<DatabasePattern> },
+    /// Tables as CSV. No tables: those of `[dump]`.
+    Tables { databases: Vec<DatabasePattern>, tables: Vec<TablePattern> },
 }
 
 impl JobWork {
@@ -46,6 +53,9 @@ impl JobWork {
     pub fn backup_kind(&self) -> BackupKind {
         match self {
             Self::Full => BackupKind::Full,
+            Self::Dump { .. } => BackupKind::Dump,
+            Self::Schema { .. } => BackupKind::Schema,
+            Self::Tables { .. } => BackupKind::Tables,
         }
     }
 }
@@ -141,10 +151,17 @@ fn work(section: &mut Section<'_>) -> Option<JobWork> {
         section.fault("kind", "is missing");
         return None;
     }
-    match section.choice("kind", &[("full", BackupKind::Full)])? {
-        BackupKind::Full => Some(JobWork::Full),
-        _ => None,
-    }
+    let kinds = [BackupKind::Full, BackupKind::Dump, BackupKind::Schema, BackupKind::Tables];
+    Some(match section.choice("kind", &kinds.map(|kind| (kind.as_str(), kind)))? {
+        BackupKind::Dump => {
+            JobWork::Dump { databases: dump::databases(section), tables: dump::tables(section) }
+        }
+        BackupKind::Schema => JobWork::Schema { databases: dump::databases(section) },
+        BackupKind::Tables => {
+            JobWork::Tables { databases: dump::databases(section), tables: dump::tables(section) }
+        }
+        BackupKind::Full | BackupKind::Incr => JobWork::Full,
+    })
 }
 
 /// The named cluster; without a name the only one.

@@ -101,12 +101,6 @@ impl Session {
             .collect()
     }
 
-    /// Whether this role may read the roles' passwords, as `pg_dumpall` does.
-    pub async fn reads_role_passwords(&self) -> Result<bool> {
-        let sql = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'SELECT')";
-        self.value("look at the role's rights", sql).await
-    }
-
     /// The tables, views and their like that users made, by name. Temporary ones are left out.
     pub async fn user_relations(&self) -> Result<Vec<Relation>> {
         let sql = "SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text, \

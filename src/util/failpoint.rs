@@ -46,6 +46,7 @@ pub const NAMES: &[&str] = &[
     "ship-after-upload",
     "ship-before-answer",
     "ship-before-upload",
+    "tables-before-copy",
     "tail-after-upload",
 ];
 

@@ -5,6 +5,9 @@ mod everything;
 mod failures;
 mod opened;
 mod patient;
+mod plaintext;
+mod role;
+mod tables;
 
 use self::opened::{Taken, dump};
 use crate::support::{EnvOptions, Ledger};

@@ -49,8 +49,9 @@ pub trait JobKind: Send + Sync {
 }
 
 pub(super) fn of(work: &JobWork) -> Box<dyn JobKind> {
-    match work {
-        JobWork::Full => Box::new(Full),
+    match super::logical::Logical::of(work) {
+        Some(logical) => Box::new(logical),
+        None => Box::new(Full),
     }
 }
 

@@ -1,7 +1,6 @@
 //! One database by `pg_dump`: its archive, read as it passes, and its DDL as text beside it.
 
 use super::opened::{self, Opened};
-use super::patience::patiently;
 use super::run::{DatabasePart, Run, blocking};
 use super::{globals, outgoing, program, selection};
 use crate::error::Result;
@@ -20,12 +19,14 @@ pub(super) async fn database(
     database: &Database,
     patterns: &[TablePattern],
 ) -> Result<Option<DatabasePart>> {
-    let request = run.request;
     let doing = format!("dump database {}", database.name);
-    patiently(&request.config.dump, &*request.progress, &request.cancel, &doing, async || {
-        attempt(run, database, patterns, &doing).await
-    })
-    .await
+    let mut tries = run.tries(&doing);
+    loop {
+        match attempt(run, database, patterns, &doing).await {
+            Err(error) => tries.again(error).await?,
+            done => return done,
+        }
+    }
 }
 
 async fn attempt(
@@ -36,11 +37,9 @@ async fn attempt(
 ) -> Result<Option<DatabasePart>> {
     let (request, ready) = (run.request, &run.ready);
     let opened = Opened::open(run, database, |all| wanted(all, patterns)).await?;
-    let tables: Vec<TableName> = if patterns.is_empty() {
-        Vec::new()
-    } else {
-        wanted(&opened.relations, patterns)?.into_iter().map(|r| r.table).collect()
-    };
+    let chosen = if patterns.is_empty() { Vec::new() } else { wanted(&opened.relations, patterns)? };
+    let matched = selection::matched(&chosen.iter().collect::<Vec<_>>(), patterns);
+    let tables: Vec<TableName> = chosen.into_iter().map(|r| r.table).collect();
     if tables.is_empty() && !patterns.is_empty() {
         return Ok(None);
     }
@@ -89,7 +88,7 @@ async fn attempt(
         large_objects: passed.read.contents.large_objects,
         tables: passed.read.tables(&opened.relations),
     };
-    Ok(Some(DatabasePart { indexed, objects, bytes_raw, warnings }))
+    Ok(Some(DatabasePart { indexed, objects, bytes_raw, warnings, matched }))
 }
 
 /// What is read: everything, or the chosen tables with their partitions.

@@ -1,7 +1,6 @@
 //! Texts that PostgreSQL's programs write: the DDL of a database, and what belongs to the cluster as a whole.
 
 use super::outgoing::Held;
-use super::patience::patiently;
 use super::program;
 use super::run::{Run, blocking};
 use crate::codec::SealWriter;
@@ -39,11 +38,13 @@ pub(super) async fn globals(run: &Run<'_>) -> Result<Globals> {
     let passwords = ready.session.reads_role_passwords().await?;
     let doing = "dump roles and tablespaces";
     let patience = request.config.dump.lock_timeout;
-    let (held, mut warnings) =
-        patiently(&request.config.dump, &*request.progress, &request.cancel, doing, async || {
-            text(run, ready.tool.globals(&ready.info, passwords, patience), doing).await
-        })
-        .await?;
+    let mut tries = run.tries(doing);
+    let (held, mut warnings) = loop {
+        match text(run, ready.tool.globals(&ready.info, passwords, patience), doing).await {
+            Err(error) => tries.again(error).await?,
+            Ok(done) => break done,
+        }
+    };
     if !passwords {
         warnings.push(format!(
             "roles are stored without their passwords: {} may not read pg_authid",

@@ -105,7 +105,6 @@ pub(super) struct Stored {
     pub(super) objects: Vec<ObjectEntry>,
     pub(super) plain_bytes: u64,
     /// Of nothing where it was not asked for.
-    #[allow(dead_code)]
     pub(super) plain_sha256: Digest,
 }
 

@@ -18,35 +18,49 @@ fn may_pass(error: &Error) -> bool {
     matches!(error.code(), Code::Busy | Code::ServerFull | Code::NoTable)
 }
 
-/// Calls `attempt` again after what may pass, as `[dump]` says.
-pub(super) async fn patiently<T>(
-    config: &DumpConfig,
-    progress: &dyn Progress,
-    cancel: &CancellationToken,
-    doing: &str,
-    mut attempt: impl AsyncFnMut() -> Result<T>,
-) -> Result<T> {
-    let mut pause = config.retry_after;
-    for left in (0..=config.retries).rev() {
-        let error = match attempt().await {
-            Err(error) if may_pass(&error) => error,
-            done => return done,
-        };
-        if left == 0 {
+/// Counts the tries of one piece of work:
+/// `loop { match attempt().await { Err(e) => tries.again(e).await?, Ok(done) => break done } }`.
+pub(super) struct Tries<'a> {
+    config: &'a DumpConfig,
+    progress: &'a dyn Progress,
+    cancel: &'a CancellationToken,
+    /// Completes "cannot …".
+    doing: &'a str,
+    left: u32,
+    pause: Duration,
+}
+
+impl<'a> Tries<'a> {
+    pub(super) fn new(
+        config: &'a DumpConfig,
+        progress: &'a dyn Progress,
+        cancel: &'a CancellationToken,
+        doing: &'a str,
+    ) -> Self {
+        Self { config, progress, cancel, doing, left: config.retries, pause: config.retry_after }
+    }
+
+    /// Waits until the next try; the error itself when it does not pass, or when the tries are used up.
+    pub(super) async fn again(&mut self, error: Error) -> Result<()> {
+        if !may_pass(&error) {
+            return Err(error);
+        }
+        let Some(left) = self.left.checked_sub(1) else {
             // Another code: `busy` would say that somebody else does this work.
             let hint = error.hint_text().unwrap_or("try again when it is quieter").to_owned();
             let code = if error.code() == Code::Busy { Code::NotReady } else { error.code() };
-            let what = format!("cannot {doing}, after {} tries", config.retries + 1);
+            let what = format!("cannot {}, after {} tries", self.doing, self.config.retries + 1);
             return Err(Error::new(code, what).hint(hint).because(error));
-        }
-        progress.note(&format!("{doing}: {error}; tried again in {}", human::span(pause)));
+        };
+        self.left = left;
+        self.progress.note(&format!("{}: {error}; tried again in {}", self.doing, human::span(self.pause)));
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = cancel.cancelled() => return Err(cancelled()),
+            () = tokio::time::sleep(self.pause) => {}
+            () = self.cancel.cancelled() => return Err(cancelled()),
         }
-        pause = (pause * 2).min(LONGEST);
+        self.pause = (self.pause * 2).min(LONGEST);
+        Ok(())
     }
-    Err(Error::internal("a try that was none"))
 }
 
 #[cfg(test)]
@@ -54,20 +68,21 @@ mod tests {
     use super::*;
     use crate::util::progress::Silent;
 
-    async fn tries(retries: u32, code: Code, good_at: u32) -> (u32, Result<u32>) {
+    async fn tries(retries: u32, code: Code, good_at: u32) -> (u32, Result<()>) {
         let config = DumpConfig { retries, retry_after: Duration::from_millis(1), ..DumpConfig::default() };
-        let mut n = 0;
-        let done = patiently(&config, &Silent, &CancellationToken::new(), "dump app", async || {
-            n += 1;
-            if n == good_at { Ok(n) } else { Err(Error::new(code, "locked").hint("wait")) }
-        })
-        .await;
-        (n, done)
+        let cancel = CancellationToken::new();
+        let mut tries = Tries::new(&config, &Silent, &cancel, "dump app");
+        for n in 1..good_at {
+            if let Err(error) = tries.again(Error::new(code, "locked").hint("wait")).await {
+                return (n, Err(error));
+            }
+        }
+        (good_at, Ok(()))
     }
 
     #[tokio::test]
     async fn what_may_pass_is_tried_again_and_in_the_end_is_no_longer_called_busy() {
-        assert_eq!(tries(2, Code::Busy, 3).await.1.unwrap(), 3);
+        assert_eq!(tries(2, Code::Busy, 3).await.0, 3);
         let (n, done) = tries(2, Code::Busy, 4).await;
         let error = done.unwrap_err();
         assert_eq!((n, error.code(), error.hint_text()), (3, Code::NotReady, Some("wait")));
@@ -79,9 +94,8 @@ mod tests {
         let config = DumpConfig { retry_after: Duration::from_mins(5), ..DumpConfig::default() };
         let cancel = CancellationToken::new();
         cancel.cancel();
-        let done = patiently(&config, &Silent, &cancel, "x", async || {
-            Err::<(), _>(Error::new(Code::ServerFull, "full"))
-        });
-        assert_eq!(done.await.unwrap_err().code(), Code::Cancelled);
+        let mut tries = Tries::new(&config, &Silent, &cancel, "x");
+        let error = tries.again(Error::new(Code::ServerFull, "full")).await.unwrap_err();
+        assert_eq!(error.code(), Code::Cancelled);
     }
 }

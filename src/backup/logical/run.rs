@@ -1,13 +1,15 @@
 //! The run as a whole: database after database, globals, index, publication.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::patience::Tries;
 use super::preflight::{self, Ready};
-use super::{LogicalReport, LogicalRequest, LogicalWork, dump, globals, schema};
+use super::{LogicalReport, LogicalRequest, LogicalWork, TableFilter, dump, globals, schema, tables};
 use crate::backup::copy::Destination;
 use crate::backup::full::cancelled;
 use crate::backup::publish::{self, RepositoryResult};
@@ -36,6 +38,8 @@ pub(super) struct DatabasePart {
     pub(super) bytes_raw: u64,
     /// What PostgreSQL's programs warned of.
     pub(super) warnings: Vec<String>,
+    /// The patterns of tables, as given, that chose something here.
+    pub(super) matched: Vec<String>,
 }
 
 /// All of it, on its way to the record.
@@ -52,7 +56,8 @@ struct Gathered {
 /// is not in it.
 pub async fn logical(request: LogicalRequest<'_>) -> Result<LogicalReport> {
     let watch = Stopwatch::start();
-    let mut ready = preflight::run(&request, 2).await?;
+    let writers = if let LogicalWork::Tables(work) = &request.work { work.connections } else { 1 };
+    let mut ready = preflight::run(&request, writers + 1).await?;
     let started_at = request.clock.now();
     let id = BackupId::new(started_at, request.work.kind(), rand::random());
     let targets = std::mem::replace(&mut ready.targets, Targets::new(Vec::new(), Vec::new()));
@@ -66,7 +71,9 @@ pub async fn logical(request: LogicalRequest<'_>) -> Result<LogicalReport> {
     });
     let run = Run { request: &request, ready, destination, started_at };
     let mut gathered = run.databases().await?;
-    run.globals(&mut gathered).await?;
+    if !matches!(request.work, LogicalWork::Tables(_)) {
+        run.globals(&mut gathered).await?;
+    }
     run.index(&mut gathered).await?;
     let (record, warnings) = run.record(gathered)?;
     if request.cancel.is_cancelled() {
@@ -83,14 +90,23 @@ pub async fn logical(request: LogicalRequest<'_>) -> Result<LogicalReport> {
 }
 
 impl Run<'_> {
+    /// For one piece of the work.
+    pub(super) fn tries<'t>(&'t self, doing: &'t str) -> Tries<'t> {
+        let request = self.request;
+        Tries::new(&request.config.dump, &*request.progress, &request.cancel, doing)
+    }
+
     async fn databases(&self) -> Result<Gathered> {
         let mut gathered = Gathered::default();
+        let mut matched = HashSet::new();
         for database in &self.ready.databases {
             let part = match &self.request.work {
                 LogicalWork::Dump { tables } => dump::database(self, database, tables).await?,
                 LogicalWork::Schema => Some(schema::database(self, database).await?),
+                LogicalWork::Tables(work) => tables::database(self, database, work).await?,
             };
             if let Some(part) = part {
+                matched.extend(part.matched.iter().cloned());
                 gathered.take(part);
                 failpoint::reach("dump-after-database")?;
             }
@@ -99,6 +115,13 @@ impl Run<'_> {
             let patterns: Vec<String> = self.patterns().iter().map(ToString::to_string).collect();
             return Err(Error::new(Code::Usage, "no table is called so").at(patterns.join(", ")));
         }
+        // A critical table that was renamed must not go missing without a word.
+        let missed = self.patterns().iter().filter(|p| !matched.contains(&p.to_string()));
+        gathered.warnings.extend(missed.map(|p| format!("no table is called {p}")));
+        let unused = self.filters().iter().filter(|f| !gathered.has_table(f));
+        let unused: Vec<String> =
+            unused.map(|f| format!("no table for the condition on {}", f.tables)).collect();
+        gathered.warnings.extend(unused);
         Ok(gathered)
     }
 
@@ -106,7 +129,12 @@ impl Run<'_> {
         match &self.request.work {
             LogicalWork::Dump { tables } => tables,
             LogicalWork::Schema => &[],
+            LogicalWork::Tables(work) => &work.tables,
         }
+    }
+
+    fn filters(&self) -> &[TableFilter] {
+        if let LogicalWork::Tables(work) = &self.request.work { &work.filters } else { &[] }
     }
 
     async fn globals(&self, gathered: &mut Gathered) -> Result<()> {
@@ -185,6 +213,11 @@ impl Run<'_> {
 }
 
 impl Gathered {
+    fn has_table(&self, filter: &TableFilter) -> bool {
+        let mut tables = self.databases.iter().flat_map(|d| &d.tables);
+        tables.any(|t| filter.tables.matches(&t.schema, &t.name))
+    }
+
     fn take(&mut self, part: DatabasePart) {
         let name = &part.indexed.name;
         self.warnings.extend(part.warnings.into_iter().map(|warning| format!("{name}: {warning}")));

@@ -68,6 +68,19 @@ pub(super) fn with_partitions<'r>(all: &'r [Relation], chosen: &[&Relation]) -> 
         .collect()
 }
 
+/// Without partitions of a table that is chosen itself: its CSV has their rows.
+pub(super) fn without_parts_of_chosen(chosen: Vec<Relation>) -> Vec<Relation> {
+    let roots: std::collections::HashSet<u32> = chosen.iter().map(|r| r.oid).collect();
+    let apart = |r: &Relation| r.root.is_none_or(|root| root == r.oid || !roots.contains(&root));
+    chosen.into_iter().filter(apart).collect()
+}
+
+/// The patterns, as given, that chose something.
+pub(super) fn matched(chosen: &[&Relation], patterns: &[TablePattern]) -> Vec<String> {
+    let matches = |p: &&TablePattern| chosen.iter().any(|r| p.matches(&r.table.schema, &r.table.name));
+    patterns.iter().filter(matches).map(ToString::to_string).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +144,10 @@ mod tests {
         assert_eq!(names(with_partitions(&all, &log)), [1, 2]);
         assert!(tables(&all, &pattern("logs")).unwrap_err().what().contains("a view"));
         assert!(tables(&all, &pattern("nothing")).unwrap().is_empty());
+        let both = tables(&all, &pattern("log*")).unwrap();
+        assert_eq!(matched(&both, &pattern("LOG_?")), ["LOG_?"]);
+        assert!(matched(&both, &pattern("x")).is_empty());
+        let both = both.into_iter().cloned().collect();
+        assert_eq!(names(without_parts_of_chosen(both).iter().collect()), [1]);
     }
 }

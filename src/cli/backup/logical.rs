@@ -1,7 +1,7 @@
-//! `pgkeep backup dump|schema`.
+//! `pgkeep backup dump|schema|tables`.
 
 use super::{BackupArgs, Kind};
-use crate::backup::{LogicalReport, LogicalRequest, LogicalWork, logical};
+use crate::backup::{LogicalReport, LogicalRequest, LogicalWork, TableFilter, TablesWork, logical};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::report;
 use crate::config::{ClusterConfig, Config};
@@ -13,12 +13,25 @@ use crate::util::human;
 /// Options of the logical kinds.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Only these databases, `*` and `?` allowed; repeatable (default: `databases` of `[dump]`). For dump and schema.
+    /// Only these databases, `*` and `?` allowed; repeatable (default: `databases` of `[dump]`). For dump, schema and
+    /// tables.
     #[arg(long = "database", short = 'd', value_name = "PATTERN", value_parser = database)]
     databases: Vec<DatabasePattern>,
-    /// Only these tables, as in SQL, `*` and `?` allowed; repeatable. For dump.
+    /// Only these tables, as in SQL, `*` and `?` allowed; repeatable. For dump; for tables (default: `tables`
+    /// of `[dump]`).
     #[arg(long = "table", short = 't', value_name = "PATTERN", value_parser = table)]
     tables: Vec<TablePattern>,
+    /// Only rows for which the condition holds, of the tables so named; repeatable. For tables.
+    #[arg(long = "where", value_name = "TABLE=CONDITION", value_parser = filter)]
+    filters: Vec<TableFilter>,
+    /// Tables exported at once (default: `connections` of `[dump]`). For tables.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
+    connections: Option<u16>,
+}
+
+fn filter(text: &str) -> Result<TableFilter, String> {
+    TableFilter::parse(text)
+        .ok_or_else(|| "expected TABLE=CONDITION, as in \"users=active and id > 7\"".to_owned())
 }
 
 fn database(text: &str) -> Result<DatabasePattern, String> {
@@ -33,8 +46,28 @@ fn table(text: &str) -> Result<TablePattern, String> {
 impl Options {
     /// The first option that was given and is not among `allowed`.
     pub(super) fn given_for(&self, allowed: &[&str]) -> Option<&'static str> {
-        let given = [("--database", !self.databases.is_empty()), ("--table", !self.tables.is_empty())];
+        let given = [
+            ("--database", !self.databases.is_empty()),
+            ("--table", !self.tables.is_empty()),
+            ("--where", !self.filters.is_empty()),
+            ("--connections", self.connections.is_some()),
+        ];
         given.into_iter().find(|(name, given)| *given && !allowed.contains(name)).map(|(name, _)| name)
+    }
+}
+
+impl Options {
+    fn tables_work(&self, config: &Config) -> Result<TablesWork> {
+        let given = if self.tables.is_empty() { &config.dump.tables } else { &self.tables };
+        if given.is_empty() {
+            return Err(Error::new(Code::Usage, "which tables?")
+                .hint("name them with --table, or with `tables` in [dump] of the configuration"));
+        }
+        Ok(TablesWork {
+            tables: given.clone(),
+            filters: self.filters.clone(),
+            connections: self.connections.map_or(config.dump.connections, usize::from),
+        })
     }
 }
 
@@ -47,6 +80,7 @@ pub(super) fn run(
     let options = &args.logical;
     let work = match args.kind {
         Kind::Schema => LogicalWork::Schema,
+        Kind::Tables => LogicalWork::Tables(options.tables_work(config)?),
         _ => LogicalWork::Dump { tables: options.tables.clone() },
     };
     let request = LogicalRequest {

@@ -95,3 +95,27 @@ fn with_several_clusters_a_job_names_its_own() {
     let jobs = parse(&format!("{second}{job}cluster = \"other\"\n")).unwrap();
     assert_eq!(jobs[0].cluster.as_str(), "other");
 }
+
+#[test]
+fn logical_kinds_choose_databases_and_tables_and_a_base_backup_knows_neither() {
+    let job = |keys: &str| parse(&format!("[[job]]\nname = \"x\"\nschedule = \"@daily\"\n{keys}\n"));
+    let work = |keys: &str| job(keys).unwrap().remove(0).work;
+    let databases = vec![DatabasePattern::parse("app*").unwrap()];
+    let tables = vec![TablePattern::parse("users").unwrap()];
+    assert_eq!(
+        work("kind = \"dump\"\ndatabases = [\"app*\"]\ntables = [\"users\"]"),
+        JobWork::Dump { databases: databases.clone(), tables: tables.clone() }
+    );
+    assert_eq!(work("kind = \"schema\"\ndatabases = [\"app*\"]"), JobWork::Schema { databases });
+    assert_eq!(
+        work("kind = \"tables\"\ntables = [\"users\"]"),
+        JobWork::Tables { databases: vec![], tables }
+    );
+    for wrong in [
+        "kind = \"full\"\ndatabases = [\"app\"]",
+        "kind = \"schema\"\ntables = [\"users\"]",
+        "kind = \"incr\"",
+    ] {
+        assert!(job(wrong).is_err(), "{wrong}");
+    }
+}

@@ -14,7 +14,13 @@ pub(super) const SECTIONS: &[SectionDoc] = &[SectionDoc {
 pub(super) const KEYS: &[KeyDoc] = &[
     key(JOB, "name", "text", "required", "\"nightly\"",
         "For `pgkeep jobs` and messages. Hosts of one cluster that share a job give it the same name."),
-    key(JOB, "kind", "choice", "required", "\"full\"", "What it does. \"full\": a full base backup."),
+    key(JOB, "kind", "choice", "required", "\"dump\"",
+        "What it does. \"full\": a full base backup; \"dump\": databases by pg_dump; \"schema\": their schema alone; \
+         \"tables\": tables as CSV."),
+    key(JOB, "databases", "list", "those of [dump]", "[\"app\"]",
+        "Which databases, as in [dump]. For kinds \"dump\", \"schema\" and \"tables\"."),
+    key(JOB, "tables", "list", "all; of an export, those of [dump]", "[\"users\"]",
+        "Which tables, as in [dump]. For kinds \"dump\" and \"tables\"."),
     key(JOB, "cluster", "text", "the only one", "\"main\"", "Of which `[cluster.NAME]`; needed where several are configured."),
     key(JOB, "schedule", "text", "required", "\"0 2 * * *\"",
         "Minute, hour, day of the month, month, day of the week, as in crontab(5): lists, ranges, steps, names; 0 and 7 \

@@ -46,12 +46,12 @@ create table app.measured_2026 partition of app.measured for values from ('2026-
 insert into app.measured select date '2025-12-01' + n, case n % 3 when 0 then 'north' when 1 then 'süd' else 'x' end, n / 7.0
   from generate_series(1, 60) n;
 create table app.animal (id serial primary key, name text);
-create table app.bird (wings int) inherits (app.animal);
 insert into app.animal (name) values ('cat'), ('dog');
-insert into app.bird (name, wings) values ('tit', 2);
 create table app.orders (id int primary key, animal int references app.animal, parent int references app.orders deferrable);
 insert into app.orders values (1, 1, null), (2, 2, 1), (3, null, 2);
 alter table app.animal add column first_order int references app.orders;
+create table app.bird (wings int) inherits (app.animal);
+insert into app.bird (name, wings) values ('tit', 2);
 create index on app.animal using hash (name);
 create index partial on app.orders (animal) where parent is not null;
 create table app.secret (who text, what text);

@@ -84,7 +84,9 @@ impl<'e> Taken<'e> {
 pub(super) fn text_of(env: &TestEnv, database: &str) -> String {
     let (host, port) = env.pg.socket();
     let (host, port) = (host.display().to_string(), port.to_string());
-    let args = ["-h", &host, "-p", &port, "-U", "postgres", "--quote-all-identifiers", "-d", database];
+    // A bare name with an equals sign would be read as a connection string.
+    let database = format!("dbname='{}'", database.replace('\'', "\\'"));
+    let args = ["-h", &host, "-p", &port, "-U", "postgres", "--quote-all-identifiers", "-d", &database];
     let text = env.pg.build.run_tool("pg_dump", args);
     let kept =
         text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));

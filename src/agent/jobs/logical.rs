@@ -1,0 +1,83 @@
+//! The kinds `dump`, `schema` and `tables`, in this process.
+
+use async_trait::async_trait;
+
+use super::kind::{JobContext, JobKind, JobReport};
+use crate::backup::{LogicalReport, LogicalRequest, LogicalWork, TablesWork, logical};
+use crate::config::JobWork;
+use crate::error::Result;
+use crate::model::{DatabasePattern, TablePattern};
+use crate::util::human;
+
+pub(super) struct Logical {
+    work: LogicalWork,
+    databases: Vec<DatabasePattern>,
+}
+
+impl Logical {
+    /// None for a base backup.
+    pub(super) fn of(work: &JobWork) -> Option<Self> {
+        let (work, databases) = match work {
+            JobWork::Full => return None,
+            JobWork::Dump { databases, tables } => (LogicalWork::Dump { tables: tables.clone() }, databases),
+            JobWork::Schema { databases } => (LogicalWork::Schema, databases),
+            JobWork::Tables { databases, tables } => (tables_work(tables), databases),
+        };
+        Some(Self { work, databases: databases.clone() })
+    }
+}
+
+/// How many connections is the configuration's to say, when the run begins.
+fn tables_work(tables: &[TablePattern]) -> LogicalWork {
+    LogicalWork::Tables(TablesWork { tables: tables.to_vec(), filters: Vec::new(), connections: 1 })
+}
+
+#[async_trait]
+impl JobKind for Logical {
+    async fn run(&self, cx: &JobContext) -> Result<JobReport> {
+        let mut work = self.work.clone();
+        if let LogicalWork::Tables(tables) = &mut work {
+            tables.connections = cx.config.dump.connections;
+            if tables.tables.is_empty() {
+                tables.tables.clone_from(&cx.config.dump.tables);
+            }
+        }
+        let request = LogicalRequest {
+            config: &cx.config,
+            cluster: &cx.cluster,
+            work,
+            databases: self.databases.clone(),
+            only: None,
+            label: Some(cx.label.clone()),
+            clock: cx.clock.clone(),
+            progress: cx.progress.clone(),
+            cancel: cx.cancel.clone(),
+        };
+        let done = Box::pin(logical(request)).await?;
+        for note in done.notes.iter().chain(&done.left_out) {
+            tracing::warn!(job = %cx.job.name, "{note}");
+        }
+        Ok(report(&done))
+    }
+}
+
+fn report(done: &LogicalReport) -> JobReport {
+    let record = &done.record;
+    let mut text = format!("{}, {} stored", human::size(record.bytes_raw), human::size(record.bytes_stored));
+    for repository in &done.repositories {
+        if let Err(why) = &repository.published {
+            text.push_str(&format!("; not in {}: {why}", repository.name));
+        }
+    }
+    let finding = done.left_out.first().map(|first| match done.left_out.len() {
+        1 => first.clone(),
+        n => format!("{n} warnings; the first: {first}"),
+    });
+    JobReport {
+        finding,
+        text,
+        backup: Some(record.id.to_string()),
+        bytes_raw: Some(record.bytes_raw),
+        bytes_stored: Some(record.bytes_stored),
+    }
+}

@@ -1,0 +1,153 @@
+//! One table as CSV, from a connection into every repository.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::csv_rows::CsvRows;
+use super::outgoing::{self, Outgoing};
+use super::run::blocking;
+use crate::backup::copy::Destination;
+use crate::backup::full::cancelled;
+use crate::codec::from_io;
+use crate::error::{Error, Result};
+use crate::postgres::Session;
+use crate::postgres::user_tables::{Column, Relation, RelationKind, SequenceState, copy_csv};
+use crate::repository::logical_index::{IndexedColumn, IndexedCsv, IndexedSequence, IndexedTable, TableKind};
+use crate::repository::record::ObjectEntry;
+use crate::util::progress::Progress;
+
+/// Rows are handed on in pieces of about this size.
+const PIECE: usize = 256 << 10;
+/// Pieces that wait to be sealed.
+const WAITING: usize = 4;
+/// Until the first row may be sent; the lock is held already.
+const BEGIN: Duration = Duration::from_mins(10);
+
+/// What is exported.
+pub(super) struct Table {
+    pub(super) relation: Relation,
+    /// In the backup's directory.
+    pub(super) key: String,
+    pub(super) columns: Vec<Column>,
+    pub(super) sequences: Vec<SequenceState>,
+    pub(super) filter: Option<String>,
+    pub(super) encoding: String,
+}
+
+/// What became of it; its objects are durable.
+pub(super) struct Exported {
+    pub(super) indexed: IndexedTable,
+    pub(super) objects: Vec<ObjectEntry>,
+}
+
+pub(super) async fn table(
+    session: &Session,
+    table: Table,
+    destination: &Arc<Destination>,
+    progress: &dyn Progress,
+    cancel: &CancellationToken,
+) -> Result<Exported> {
+    let out = outgoing::open(destination, &table.key, true)?;
+    let (pieces, mailbox) = mpsc::channel(WAITING);
+    let key = table.key.clone();
+    let writer = tokio::task::spawn_blocking(move || seal(out, mailbox, &key));
+    let sent = tokio::select! {
+        sent = send(session, &table, pieces, progress) => sent,
+        () = cancel.cancelled() => Err(cancelled()),
+    };
+    // A store that hangs is not waited for.
+    let sealed = tokio::select! {
+        sealed = writer => sealed.map_err(|e| Error::internal("a thread of the export panicked").because(e))?,
+        () = cancel.cancelled() => return Err(cancelled()),
+    };
+    // A writer that failed stops the sending; its reason is the better one.
+    let (out, rows) = sealed?;
+    sent?;
+    let rows = rows.end().map_err(|e| e.at(&table.relation.table))?;
+    let stored = blocking(cancel, move || outgoing::finish(out)).await?;
+    let csv = IndexedCsv {
+        object: table.key,
+        sha256: stored.plain_sha256,
+        encoding: table.encoding,
+        filter: table.filter,
+        columns: table.columns.into_iter().filter(|c| !c.generated).map(indexed_column).collect(),
+    };
+    let indexed = IndexedTable {
+        schema: table.relation.table.schema,
+        name: table.relation.table.name,
+        kind: kind(table.relation.kind),
+        rows,
+        bytes: stored.plain_bytes,
+        dump_id: None,
+        csv: Some(csv),
+        sequences: table.sequences.into_iter().map(indexed_sequence).collect(),
+    };
+    Ok(Exported { indexed, objects: stored.objects })
+}
+
+/// Sends all rows; without an error at the end of them all only when PostgreSQL said that they were all.
+async fn send(
+    session: &Session,
+    table: &Table,
+    pieces: mpsc::Sender<Bytes>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let relation = &table.relation;
+    let sql = copy_csv(&relation.table, relation.kind, &table.columns, table.filter.as_deref());
+    let doing = format!("export {}", relation.table);
+    let mut rows = session.copy_out(&doing, &sql, BEGIN).await?;
+    let mut piece = BytesMut::with_capacity(PIECE);
+    loop {
+        let row = rows.next().await?;
+        let ended = row.is_none();
+        piece.extend_from_slice(&row.unwrap_or_default());
+        if piece.len() >= PIECE || (ended && !piece.is_empty()) {
+            progress.advance(piece.len() as u64);
+            let full = std::mem::replace(&mut piece, BytesMut::with_capacity(PIECE + PIECE / 8));
+            if pieces.send(full.freeze()).await.is_err() {
+                // The writer has failed and says why.
+                return Ok(());
+            }
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// On a blocking thread, up to the end of the pieces; that they are complete is for the caller to know.
+fn seal(mut out: Outgoing, mut pieces: mpsc::Receiver<Bytes>, key: &str) -> Result<(Outgoing, CsvRows)> {
+    let mut rows = CsvRows::default();
+    while let Some(piece) = pieces.blocking_recv() {
+        rows.take(&piece);
+        out.write_all(&piece).map_err(|e| from_io("cannot write the object", key, e))?;
+    }
+    Ok((out, rows))
+}
+
+fn kind(kind: RelationKind) -> TableKind {
+    match kind {
+        RelationKind::Partitioned => TableKind::Partitioned,
+        RelationKind::MaterializedView => TableKind::MaterializedView,
+        _ => TableKind::Table,
+    }
+}
+
+fn indexed_column(column: Column) -> IndexedColumn {
+    IndexedColumn { name: column.name, type_name: column.type_name, identity: column.identity }
+}
+
+fn indexed_sequence(state: SequenceState) -> IndexedSequence {
+    IndexedSequence {
+        schema: state.sequence.schema,
+        name: state.sequence.name,
+        column: state.column,
+        last_value: state.last_value,
+        is_called: state.is_called,
+    }
+}
