@@ -78,13 +78,12 @@ impl Worker {
                 tracing::debug!(cluster = %self.cluster, backlog, "the tail waits for the archiver");
             }
             Ok(_) if self.failing => {
-                tracing::info!(cluster = %self.cluster, to = ?self.targets, "the tail goes on")
+                tracing::info!(cluster = %self.cluster, to = ?self.targets, "the tail goes on");
             }
-            Ok(_) => {}
             Err(error) if !self.failing => {
                 tracing::warn!(cluster = %self.cluster, %error, to = ?self.targets, "the end of WAL was not shipped");
             }
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
         self.failing = done.is_err();
         if let Err(error) = &done {
