@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 
-use super::root::{Ids, Root, postmaster_pid, wait_deserted};
+use super::root::{Ids, Root, postmaster_pid, remove_shared_memory, shared_memory_of, wait_deserted};
 use super::sql::{Session, describe};
 use super::wait::eventually;
 
@@ -289,7 +289,9 @@ impl Pg {
     }
 
     fn signal(&self, signal: Signal) {
+        let mut left = None;
         if let Some(pid) = postmaster_pid(&self.data) {
+            left = shared_memory_of(&self.data).filter(|_| signal == Signal::SIGKILL);
             let _ = kill(pid, signal);
         }
         // Ours must be waited for, or it stays as a zombie that still looks alive.
@@ -301,6 +303,7 @@ impl Pg {
             }
         }
         wait_deserted(&self.data);
+        remove_shared_memory(left);
     }
     pub fn stop(&self, mode: Stop) {
         self.signal(match mode {
@@ -402,12 +405,15 @@ impl Pg {
 
 impl Drop for Pg {
     fn drop(&mut self) {
-        if let Some(pid) = postmaster_pid(&self.data) {
+        let running = postmaster_pid(&self.data);
+        let left = running.and_then(|_| shared_memory_of(&self.data));
+        if let Some(pid) = running {
             let _ = kill(pid, Signal::SIGKILL);
         }
         if let Some(mut child) = self.child.lock().ok().and_then(|mut c| c.take()) {
             let _ = child.kill();
             let _ = child.wait();
         }
+        remove_shared_memory(left);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,7 +76,10 @@ impl Root {
             }
             let Some(data) = entry.path().parent() else { continue };
             if let Some(pid) = postmaster_pid(data) {
+                let left = shared_memory_of(data);
                 let _ = kill(pid, Signal::SIGKILL);
+                // It goes with the last process that is attached.
+                remove_shared_memory(left);
             }
         }
     }
@@ -104,6 +108,20 @@ pub fn postmaster_pid(data: &Path) -> Option<Pid> {
     let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
     let pid: i32 = text.lines().next()?.trim().parse().ok()?;
     works_in(pid, data).then(|| Pid::from_raw(pid))
+}
+
+/// The System V segment of a running server, by its id (`miscinit.h`: the seventh line is its key and its id).
+pub fn shared_memory_of(data: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    text.lines().nth(6)?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// A server that is killed leaves its segment behind, and a kernel has only some thousands of them: after as many tests
+/// no server would start any more.
+pub fn remove_shared_memory(id: Option<u32>) {
+    let Some(id) = id else { return };
+    // One that has gone already is what was wanted.
+    let _ = Command::new("ipcrm").args(["-m", &id.to_string()]).stderr(Stdio::null()).status();
 }
 
 /// True when process `pid` has `data` as its working directory, as every process of a server has.
