@@ -39,6 +39,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use self::run::logical;
+use super::full::StillWanted;
 use super::publish::RepositoryResult;
 use crate::config::{ClusterConfig, Config};
 use crate::error::{Error, Result};
@@ -60,6 +61,8 @@ pub struct LogicalRequest<'a> {
     pub clock: Clock,
     pub progress: Arc<dyn Progress>,
     pub cancel: CancellationToken,
+    /// As of a base backup: asked once the lock is held.
+    pub still_wanted: Option<StillWanted>,
 }
 
 /// The three kinds.

@@ -52,6 +52,7 @@ impl JobKind for Logical {
             clock: cx.clock.clone(),
             progress: cx.progress.clone(),
             cancel: cx.cancel.clone(),
+            still_wanted: cx.still_wanted.clone(),
         };
         let done = Box::pin(logical(request)).await?;
         for note in done.notes.iter().chain(&done.left_out) {

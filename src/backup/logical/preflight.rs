@@ -71,6 +71,9 @@ pub(super) async fn run(request: &LogicalRequest<'_>, writers: usize) -> Result<
     }
     let kind = request.work.kind();
     lock(&session, kind).await?;
+    if let Some(still_wanted) = &request.still_wanted {
+        still_wanted().await?;
+    }
     preflight::leftovers(&request.cluster.name, &targets, |other| other == kind, &mut notes).await?;
     preflight::sweep(&targets, &mut notes).await;
     let wanted = if request.databases.is_empty() { &config.dump.databases } else { &request.databases };

@@ -93,6 +93,7 @@ pub(super) fn run(
         clock: Clock::system(),
         progress: ctx.progress(),
         cancel: ctx.cancel.clone(),
+        still_wanted: None,
     };
     let runtime = ctx.runtime()?;
     let done = runtime.block_on(logical(request));
