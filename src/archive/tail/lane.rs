@@ -163,18 +163,14 @@ impl Lane {
         }
         let due = shipped.due(self.piece);
         for range in due.ranges {
-            match self.read(range).await? {
-                Ok(bytes) => {
-                    self.upload(range, bytes).await?;
-                    shipped.shipped(range);
-                    self.misses = 0;
-                }
-                Err(Gone) => {
-                    self.missed(shipped, range.segment)?;
-                    // What comes after it is looked at anew.
-                    break;
-                }
-            }
+            let Ok(bytes) = self.read(range).await? else {
+                self.missed(shipped, range.segment)?;
+                // What comes after it is looked at anew.
+                break;
+            };
+            self.upload(range, bytes).await?;
+            shipped.shipped(range);
+            self.misses = 0;
         }
         Ok(due.backlog)
     }
