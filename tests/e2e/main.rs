@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod agent_archiver;
+mod agent_jobs;
 mod agent_life;
 mod agent_pressure;
 mod agent_server;
