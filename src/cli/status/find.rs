@@ -59,10 +59,10 @@ async fn store(board: &Board, config: &RepositoryConfig) -> Option<Repository> {
     // Sooner than `within`, so that its own words are heard.
     let patience = Some(WITHIN.saturating_sub(Duration::from_secs(1)));
     let patience = Patience { operation: patience, attempt: patience };
-    let opened = within(async {
+    let opened = within(Box::pin(async {
         let storage = configured::open_store(config, patience).await?;
         Repository::open(config.name.clone(), config.required, storage).await
-    })
+    }))
     .await;
     board.repository(&config.name, |facts| {
         facts.required = config.required;
