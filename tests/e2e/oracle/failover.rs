@@ -11,7 +11,7 @@ use crate::support::{Agent, EnvOptions, Ledger, Load, Pg, Pgkeep, TestEnv, event
 
 use Inclusion::After;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(60);
 
 /// The standby, and pgkeep on its host: a configuration, a state and a socket of its own.
