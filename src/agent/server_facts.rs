@@ -122,6 +122,7 @@ fn note_server(server: &mut ServerFacts, answer: Result<Answer>, at: Timestamp) 
             server.asked_at = Some(at);
             server.error = None;
             server.in_recovery = vitals.in_recovery;
+            server.archiving_off = vitals.archiving_off;
             server.major = u16::try_from(major.0).ok();
             server.flush_lsn = vitals.flush;
             server.timeline = Some(vitals.timeline);

@@ -122,7 +122,7 @@ fn job(
     let work = work(&mut section);
     let cluster = cluster(&mut section, clusters);
     let schedule = schedule(&mut section);
-    let jitter = section.duration("jitter");
+    let jitter = section.pause("jitter");
     let retries = section.integer("retries", 0..=100);
     let retry_after = section.duration("retry_after");
     let deadline = section.duration("deadline");

@@ -245,6 +245,11 @@ impl<'a> Section<'a> {
         self.parsed(key, "a duration such as \"30s\", \"5m\" or \"7d\"", value::duration)
     }
 
+    /// A duration that may be none.
+    pub(super) fn pause(&mut self, key: &'static str) -> Option<Duration> {
+        self.parsed(key, "a duration such as \"0s\", \"30s\" or \"5m\"", value::pause)
+    }
+
     pub(super) fn size(&mut self, key: &'static str) -> Option<u64> {
         self.parsed(key, "a size such as \"64MiB\"", value::size)
     }

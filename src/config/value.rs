@@ -8,6 +8,12 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (!spaced.is_zero() && spaced < Duration::from_hours(100 * 366 * 24)).then_some(spaced)
 }
 
+/// A duration that may be none: "0s".
+pub(super) fn pause(text: &str) -> Option<Duration> {
+    let none = humantime::parse_duration(text).is_ok_and(|span| span.is_zero());
+    if none { Some(Duration::ZERO) } else { duration(text) }
+}
+
 /// "64MiB", "20MB", "1.5GiB", "512kB"; with "/s" for a bandwidth. Bare numbers have no unit and are refused.
 pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -55,6 +61,16 @@ mod tests {
         assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
         for text in ["", "7", "0s", "-1s", "1 fortnight", "99999999999y"] {
             assert_eq!(duration(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_a_duration_or_none() {
+        assert_eq!(pause("0s"), Some(Duration::ZERO));
+        assert_eq!(pause("0ms"), Some(Duration::ZERO));
+        assert_eq!(pause("30s"), Some(Duration::from_secs(30)));
+        for text in ["", "0", "-1s"] {
+            assert_eq!(pause(text), None, "{text:?}");
         }
     }
 

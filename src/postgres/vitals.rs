@@ -18,6 +18,8 @@ pub struct Vitals {
     pub timeline: TimelineId,
     /// The larger of `max_wal_size` and `wal_keep_size`: up to there pg_wal grows by design.
     pub wal_target_bytes: u64,
+    /// A primary without `archive_mode`, or without a command and a library.
+    pub archiving_off: bool,
 }
 
 impl Session {
@@ -25,7 +27,10 @@ impl Session {
         let sql = format!(
             "SELECT r, CASE WHEN NOT r THEN pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text END, {TIMELINE}, \
              greatest(pg_catalog.pg_size_bytes(pg_catalog.current_setting('max_wal_size')), \
-             pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_keep_size'))) \
+             pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_keep_size'))), \
+             NOT r AND (pg_catalog.current_setting('archive_mode') = 'off' OR \
+             pg_catalog.current_setting('archive_command') IN ('', '(disabled)') AND \
+             coalesce(pg_catalog.current_setting('archive_library', true), '') = '') \
              FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) AS role"
         );
         let row = self.row("ask the server how it is", WITHIN, &sql, &[]).await?;
@@ -38,6 +43,7 @@ impl Session {
                 Error::new(Code::Sql, "the server does not say its timeline").at(self.place())
             })?,
             wal_target_bytes: u64::try_from(target).unwrap_or(0),
+            archiving_off: get(&row, 4)?,
         })
     }
 
