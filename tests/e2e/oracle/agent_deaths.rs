@@ -35,15 +35,17 @@ fn killed_again_and_again(options: EnvOptions) {
     let (mut random, until, mut deaths) = (seeded(), Instant::now() + how_long(), 0);
     while Instant::now() < until {
         let works = || {
-            std::fs::read_to_string(env.root.join("agent.log")).unwrap().matches("the agent works").count()
+            let log = std::fs::read_to_string(env.root.join("agent.log")).unwrap_or_default();
+            log.matches("the agent works").count()
         };
-        let agent = Agent::launch(&env, &env.pgkeep);
         let before = works();
+        let agent = Agent::launch(&env, &env.pgkeep);
         // Some die while they start, the others at work.
         if random.random_bool(0.7) {
             eventually("the agent works", START, || works() > before);
         }
         std::thread::sleep(Duration::from_millis(random.random_range(0..1000)));
+        assert!(agent.is_alive(), "it ended by itself:\n{}", agent.log());
         agent.kill();
         deaths += 1;
     }
