@@ -40,6 +40,16 @@ pub(super) struct Watch<'a> {
     pub(super) patience: Duration,
     /// What a person can do, when the wait fails.
     pub(super) hint: &'a str,
+    /// Of a segment that was archived damaged.
+    pub(super) damaged: Damaged,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Damaged {
+    /// Nothing can be rolled forward over it.
+    Refused,
+    /// It shows that archiving works, and is needed for nothing else.
+    Arrived,
 }
 
 /// What the archiving server says now; for [`Watch::before`].
@@ -87,6 +97,7 @@ async fn missing(
     repository: &Repository,
     root: &WalRoot,
     wanted: &[SegmentName],
+    damaged: Damaged,
 ) -> Result<Vec<SegmentName>> {
     let logs: BTreeSet<(TimelineId, u32)> = wanted.iter().map(|s| (s.timeline, s.log)).collect();
     let mut listing = WalListing::default();
@@ -101,6 +112,9 @@ async fn missing(
             continue;
         }
         if !listing.objects(file).is_empty() {
+            if damaged == Damaged::Arrived {
+                continue;
+            }
             return Err(Error::new(Code::WalDamaged, format!("segment {segment} was archived damaged"))
                 .at(repository.place(&root.log_prefix(*segment)))
                 .hint("take another backup: this one could not be rolled forward over it"));
@@ -139,7 +153,7 @@ pub(super) async fn wait_for(
         let mut now_left = Vec::new();
         let mut example = None;
         for repository in repositories {
-            let segments = missing(repository, watch.root, wanted).await?;
+            let segments = missing(repository, watch.root, wanted, watch.damaged).await?;
             let files = missing_histories(repository, watch.root, histories).await?;
             if segments.is_empty() && files.is_empty() {
                 continue;
@@ -208,7 +222,7 @@ pub(super) async fn holds(
 ) -> Result<()> {
     let deadline = Deadline::after(patience);
     loop {
-        let segments = missing(repository, root, wanted).await?;
+        let segments = missing(repository, root, wanted, Damaged::Refused).await?;
         let files = missing_histories(repository, root, histories).await?;
         if segments.is_empty() && files.is_empty() {
             return Ok(());
@@ -246,6 +260,9 @@ pub(super) async fn prove(request: &FullRequest<'_>, ready: &Ready) -> Result<()
         progress: &*request.progress,
         patience: patience(&ready.facts, ready.lock.primary.is_some()),
         hint: hint(&ready.facts, ready.lock.primary.is_some()),
+        // On an idle server the newest closed segment may be the damaged one because of which this backup is taken. On
+        // a primary the backup begins behind it; a standby's restart point may lie before it.
+        damaged: if ready.facts.in_recovery { Damaged::Refused } else { Damaged::Arrived },
     };
     wait_for(&ready.targets.required(), &[segment], &[], &watch)
         .await

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::archiving::{self, Watch};
+use super::archiving::{self, Damaged, Watch};
 use super::copy::{self, CopyJob, Destination};
 use super::epilogue::{Copied, Done, Epilogue};
 use super::finish;
@@ -246,6 +246,7 @@ impl Run<'_> {
             progress: &*request.progress,
             patience: archiving::patience(&self.facts, lock.primary.is_some()),
             hint: archiving::hint(&self.facts, lock.primary.is_some()),
+            damaged: Damaged::Refused,
         };
         let required = self.destination.targets.required();
         archiving::wait_for(&required, &wal.segments(), &wal.histories(), &watch).await.map_err(|e| {
