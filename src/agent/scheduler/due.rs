@@ -12,6 +12,8 @@ use crate::model::Timestamp;
 const LONGEST_RETRY: Duration = Duration::from_hours(1);
 /// A job that must know whether this is the primary waits so long for the server's answer, then runs and fails loudly.
 const ROLE_PATIENCE: Duration = Duration::from_mins(5);
+/// Meanwhile it is looked again so often, for the answer is mostly there within a second of the agent's start.
+const ROLE_LOOK: Duration = Duration::from_secs(1);
 
 /// What is remembered of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +131,7 @@ fn scheduled(job: &JobConfig, slot: Timestamp, around: &Around<'_>) -> Next {
         (RunOn::Primary | RunOn::Standby, Role::Unknown) => {
             let patience = slot.max(around.since).plus(ROLE_PATIENCE);
             if around.now < patience {
-                return Next::Wait(patience);
+                return Next::Wait(patience.min(around.now.plus(ROLE_LOOK)));
             }
         }
         _ => {}
