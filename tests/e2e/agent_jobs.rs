@@ -3,15 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use pgkeep::agent::State;
 use pgkeep::agent::scheduler::Memory;
+use pgkeep::agent::state::damage::{self, Place};
 use pgkeep::agent::state::runs;
-use pgkeep::model::JobName;
+use pgkeep::model::{ClusterName, JobName, SegmentName};
 use serde_json::{Value, json};
 
 use crate::support::root::Ids;
 use crate::support::{Agent, EnvOptions, Pg, Pgkeep, TestEnv, eventually, eventually_some};
-use crate::wal_place::{place, segments, wal_file};
+use crate::wal_place::{place, segment_size, segments, wal_file};
 
 const SOON: Duration = Duration::from_secs(90);
 /// It came on the first of January and comes in the next year: never while a test runs.
@@ -44,13 +46,13 @@ fn history(agent: &Agent) -> Vec<Value> {
 /// The runs, once the newest of them has this outcome.
 #[track_caller]
 fn ended(agent: &Agent, outcome: &str) -> Vec<Value> {
-    eventually_some(&format!("a run is {outcome}: {}", agent.log()), SOON, || {
+    eventually_some(&format!("a run is {outcome}"), SOON, || {
         Some(history(agent)).filter(|runs| runs.first().is_some_and(|run| run["outcome"] == outcome))
     })
 }
 #[track_caller]
 fn wait_phase(agent: &Agent, phase: &str) {
-    eventually(&format!("the run comes to `{phase}`: {}", agent.log()), SOON, || {
+    eventually(&format!("the run comes to `{phase}`"), SOON, || {
         agent.ask(&json!({"op": "jobs"}))["jobs"][0]["running"]["phase"] == phase
     });
 }
@@ -102,7 +104,7 @@ fn a_missed_time_is_made_up_for_by_one_backup_even_if_the_agent_dies_in_the_midd
 #[test]
 fn a_run_outlives_a_reload_and_is_not_begun_twice_and_who_watches_sees_its_end() {
     let env = env("");
-    let agent = Agent::start_as(&env, &slow(&env, 8000));
+    let agent = Agent::start_as(&env, &slow(&env, 20_000));
     let first = env.pgkeep.spawn(["jobs", "run", "nightly"]);
     wait_phase(&agent, "copying");
     env.pgkeep.run(["jobs", "run", "nightly"]).fails_with("busy", 1).says("--attach");
@@ -147,13 +149,16 @@ fn while_the_store_is_away_a_job_is_tried_as_often_as_it_may_be_and_has_failed()
     let away = store.with_extension("away");
     std::fs::rename(&store, &away).unwrap();
     let agent = env.start_agent();
-    let runs = eventually_some(&format!("both tries have failed: {}", agent.log()), SOON, || {
+    let runs = eventually_some("both tries have failed", SOON, || {
         Some(history(&agent)).filter(|runs| runs.len() == 2)
     });
     let told: Vec<_> = runs.iter().map(|run| (&run["cause"], &run["outcome"])).collect();
     assert_eq!(json!(told), json!([["retry", "failed"], ["catch-up", "failed"]]));
     env.pgkeep.run(["jobs"]).ok().says("2 times in a row");
+    let waiting = env.pg.switch_wal();
     std::fs::rename(&away, &store).unwrap();
+    // The agent opens a store anew some seconds after it failed; until then archiving is not back, and a backup says so.
+    agent.wait_log(&format!("archived cluster=main name={waiting}"), SOON);
     // What was given up is not tried again by itself; by hand it is done.
     env.pgkeep.run(["jobs", "run", "nightly"]).ok();
     assert_eq!(history(&agent).len(), 3);
@@ -212,6 +217,18 @@ fn a_job_of_the_standby_runs_there_while_the_primary_leaves_it_the_time() {
     assert_eq!((backups(&env.pgkeep).len(), history(&at_primary)), (1, Vec::new()));
 }
 
+/// Waits until the agent has looked once more for what damage asks for: a place noted here is then done with, too.
+fn look_of_damage(env: &TestEnv, agent: &Agent, last: &str) {
+    let path = env.state.join("agent.db");
+    let (state, cluster) = (State::open(&path).unwrap(), ClusterName::parse("main").unwrap());
+    let (segment, what) = (SegmentName::parse(last).unwrap(), "noted by the test".to_owned());
+    let before = segment.previous(segment_size(env)).unwrap();
+    let now = "2020-01-01T00:00:00Z".parse().unwrap();
+    assert!(damage::note(&state, &cluster, &Place { last: before, what }, now).unwrap());
+    agent.wait_log("noted by the test: the backup begins behind it", SOON);
+    assert_eq!(damage::open(&state, &cluster).unwrap(), []);
+}
+
 #[test]
 fn damaged_wal_makes_the_agent_take_one_full_backup_that_begins_behind_it() {
     let env = place(EnvOptions::new(17).pg(|pg| pg.segment_mib(1).conf("wal_keep_size = '200MB'")));
@@ -220,8 +237,11 @@ fn damaged_wal_makes_the_agent_take_one_full_backup_that_begins_behind_it() {
     let mut bad = std::fs::read(&path).unwrap();
     bad[4000] ^= 0x10;
     std::fs::write(&path, &bad).unwrap();
-    let agent = env.start_agent();
+    // It stands still where the backup begins until archiving is on, or the backup would rightly be refused.
+    let agent = Agent::start_as(&env, &env.pgkeep.clone().failpoint("job-begun", "return(stop)"));
+    eventually("the agent begins a backup", SOON, || agent.is_stopped());
     env.turn_archiving_on();
+    agent.signal(Signal::SIGCONT);
     agent.wait_log("the backup begins behind it", SOON);
     let taken = backups(&env.pgkeep);
     let [backup] = taken.as_slice() else { panic!("{taken:?}") };
@@ -231,5 +251,6 @@ fn damaged_wal_makes_the_agent_take_one_full_backup_that_begins_behind_it() {
     let agent = env.start_agent();
     let facts = || agent.ask(&json!({"op": "status"}))["snapshot"]["clusters"]["main"]["archive"].clone();
     eventually("the damage is seen again", SOON, || facts()["damaged"] == json!([name]));
+    look_of_damage(&env, &agent, &name);
     assert_eq!(backups(&env.pgkeep).len(), 1);
 }

@@ -21,12 +21,20 @@ const LIFE: Duration = Duration::from_hours(1);
 /// Longer than the agent gives its tasks.
 const END: Duration = Duration::from_secs(40);
 
-/// A running agent. Dropped, it is killed.
+/// A running agent. Dropped, it is killed; where the test fails, what it said is shown.
 pub struct Agent {
     running: Option<Running>,
     pid: Pid,
     socket: PathBuf,
     log: PathBuf,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}:\n{}", self.log.display(), self.log());
+        }
+    }
 }
 
 impl Agent {
@@ -73,6 +81,10 @@ impl Agent {
     }
     pub fn is_alive(&self) -> bool {
         kill(self.pid, None).is_ok() && self.running.as_ref().is_some_and(Running::is_running)
+    }
+    /// It has come to a failpoint that says `return(stop)`.
+    pub fn is_stopped(&self) -> bool {
+        self.running.as_ref().is_some_and(Running::is_stopped)
     }
     /// All that agents of this environment have said on standard error.
     pub fn log(&self) -> String {
