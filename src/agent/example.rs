@@ -162,8 +162,8 @@ pub fn troubled() -> Snapshot {
     }
     snapshot.sinks.insert("pager".to_owned(), SinkFacts { delivered_total: 3, ..SinkFacts::default() });
     snapshot.alerts.push(OpenAlert {
-        key: "store:eu".into(),
-        rule: "store-down".into(),
+        key: "store-unreachable:eu".into(),
+        rule: "store-unreachable".into(),
         severity: Severity::Critical,
         labels: [("repository".to_owned(), "eu".to_owned())].into(),
         since: at("2026-11-21T13:58:00Z"),

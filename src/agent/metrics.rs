@@ -148,6 +148,7 @@ fn server(out: &mut Exposition, labels: &[&str], cluster: &ClusterFacts) {
     }
     out.truth(t::SERVER_UP, labels, server.error.is_none());
     out.truth(t::SERVER_STANDBY, labels, server.in_recovery);
+    out.truth(t::ARCHIVING_OFF, labels, server.archiving_off);
     out.known(t::FLUSHED, labels, server.flush_lsn.map(|lsn| lsn.0));
     out.number(t::PG_WAL, labels, server.pg_wal_bytes);
     out.number(t::WAL_DISK, labels, server.wal_disk_bytes);

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::board::Snapshot;
 use super::exposure::{self, Loss, Return};
+use crate::config::AlertsConfig;
 use crate::model::{ClusterName, Timestamp};
 
 mod lines;
@@ -59,8 +60,9 @@ pub struct StatusView {
     pub jobs: Vec<Line>,
 }
 
-pub fn view(snapshot: &Snapshot, agent: AgentState, now: Timestamp) -> StatusView {
-    let troubles = troubles::all(snapshot, &agent, now);
+/// What is little is said by the thresholds of the alerts.
+pub fn view(snapshot: &Snapshot, agent: AgentState, thresholds: &AlertsConfig, now: Timestamp) -> StatusView {
+    let troubles = troubles::all(snapshot, &agent, thresholds, now);
     let clusters = snapshot.clusters.iter().map(|(name, facts)| ClusterView {
         name: name.clone(),
         title: lines::title(facts),

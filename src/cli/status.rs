@@ -68,7 +68,7 @@ async fn once(ctx: &Context, config: &Config, again: bool) -> Result<Outcome> {
         }
         Err(error) => return Err(error),
     };
-    let view = status::view(&snapshot, agent, clock::now());
+    let view = status::view(&snapshot, agent, &config.alerts, clock::now());
     if ctx.json {
         ctx.print_json(&json!({ "status": view, "snapshot": snapshot }))?;
     } else {

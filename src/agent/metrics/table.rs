@@ -71,6 +71,7 @@ metrics! {
 
     SERVER_UP = Gauge, Truth, "pgkeep_server_up", ["cluster"], "1 when PostgreSQL answered when it was last asked.";
     SERVER_STANDBY = Gauge, Truth, "pgkeep_server_in_recovery", ["cluster"], "1 on a standby.";
+    ARCHIVING_OFF = Gauge, Truth, "pgkeep_server_archiving_off", ["cluster"], "1 on a primary that does not archive: archive_mode is off, or there is no command.";
     FLUSHED = Gauge, Bytes, "pgkeep_server_flush_position_bytes", ["cluster"], "Where WAL is flushed to, as a byte position; absent in recovery.";
     PG_WAL = Gauge, Bytes, "pgkeep_server_pg_wal_bytes", ["cluster"], "Size of pg_wal; deriv() of it is its growth.";
     WAL_DISK = Gauge, Bytes, "pgkeep_server_wal_disk_bytes", ["cluster"], "Size of the file system that holds pg_wal.";

@@ -42,6 +42,7 @@ pub(super) fn title(facts: &ClusterFacts) -> String {
 pub(super) fn cluster(facts: &ClusterFacts, now: Timestamp) -> Vec<Line> {
     let proof = match facts.backups.proved_at {
         Some(at) => ago(at, now),
+        None if facts.backups.last_full.is_none() => "none yet".to_owned(),
         None => {
             "none yet; a restore into an empty directory is one:\npgkeep restore --to latest --target-dir DIR"
                 .to_owned()
@@ -62,7 +63,7 @@ pub(super) fn cluster(facts: &ClusterFacts, now: Timestamp) -> Vec<Line> {
 
 fn lost(facts: &ClusterFacts, now: Timestamp) -> String {
     match exposure::loss(facts, now) {
-        Loss::Unknown => "not known yet (RPO)".to_owned(),
+        Loss::Unknown => "not known: nothing archived was seen yet (RPO)".to_owned(),
         Loss::Standby => "nothing: the primary has it (RPO 0)".to_owned(),
         Loss::Everything => "EVERYTHING: there is no backup (RPO)".to_owned(),
         Loss::Commits { bytes: Some(0), since, .. } => {
@@ -82,13 +83,13 @@ fn back(facts: &ClusterFacts) -> String {
     };
     let span = rough(Duration::from_secs(back.seconds));
     let basis = format!(
-        "estimate from size: {} at {}/s, WAL {} at {}/s",
+        "{} at {}/s, then WAL of {} at {}/s",
         human::size(back.backup_bytes),
         human::size(exposure::RESTORE_BYTES_PER_SECOND),
         human::size(back.wal_bytes),
         human::size(exposure::REPLAY_BYTES_PER_SECOND),
     );
-    format!("about {span} (RTO)\n{basis}")
+    format!("about {span}, estimated (RTO)\n{basis}")
 }
 
 fn backup(facts: &ClusterFacts, now: Timestamp) -> String {
@@ -105,12 +106,17 @@ fn backup(facts: &ClusterFacts, now: Timestamp) -> String {
     }
 }
 
+/// Of WAL files.
+pub(super) fn waiting(files: u64) -> String {
+    if files == 1 { "1 WAL file waits".to_owned() } else { format!("{files} WAL files wait") }
+}
+
 fn archive(facts: &ClusterFacts, now: Timestamp) -> String {
     let (archive, tail) = (&facts.archive, &facts.tail);
     let waits = match archive.waiting_since {
         Some(since) => format!(
-            "{} files wait ({}), the oldest for {}",
-            archive.waiting_files,
+            "{} ({}), the oldest for {}",
+            waiting(archive.waiting_files),
             human::size(archive.waiting_bytes),
             rough(now.since(since))
         ),
@@ -120,13 +126,14 @@ fn archive(facts: &ClusterFacts, now: Timestamp) -> String {
             None => "not known".to_owned(),
         },
     };
-    let reach = archive.archived_to.map(|lsn| format!("; without a gap up to {lsn}")).unwrap_or_default();
+    let reach = archive.archived_to.map(|lsn| format!("without a gap up to {lsn}"));
     let tail = match (tail.enabled, tail.current_at) {
-        (true, Some(at)) => format!("\nlive tail {} behind", rough(now.since(at))),
-        (true, None) => "\nlive tail not shipped yet".to_owned(),
-        (false, _) => String::new(),
+        (true, Some(at)) => Some(format!("live tail {} behind", rough(now.since(at)))),
+        (true, None) => Some("live tail not shipped yet".to_owned()),
+        (false, _) => None,
     };
-    format!("{waits}{reach}{tail}")
+    let more: Vec<String> = reach.into_iter().chain(tail).collect();
+    if more.is_empty() { waits } else { format!("{waits}\n{}", more.join("; ")) }
 }
 
 fn disk(facts: &ClusterFacts) -> String {

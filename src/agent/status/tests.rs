@@ -5,7 +5,7 @@ use crate::agent::board::{OpenAlert, Severity};
 use crate::agent::{example, readiness};
 
 fn shown_at(snapshot: &Snapshot, now: Timestamp) -> StatusView {
-    view(snapshot, AgentState::Running { since: snapshot.started_at }, now)
+    view(snapshot, AgentState::Running { since: snapshot.started_at }, &AlertsConfig::default(), now)
 }
 
 fn shown(snapshot: &Snapshot) -> StatusView {
@@ -81,9 +81,43 @@ fn an_alert_is_told_once_with_what_is_seen_now_and_alone_when_nothing_is() {
 }
 
 #[test]
+fn what_follows_from_archiving_that_fails_is_not_told_beside_it() {
+    let mut snapshot = example::troubled();
+    let mut alert = snapshot.alerts[0].clone();
+    for (key, minutes) in [("archive-failing:main", 9), ("archive-lag:main", 4), ("tail-behind:main", 12)] {
+        alert.key = key.into();
+        alert.since = example::now().minus(Duration::from_mins(minutes));
+        snapshot.alerts.push(alert.clone());
+    }
+    let view = shown(&snapshot);
+    let told = keys(&view);
+    assert!(!told.contains(&"archive-lag:main") && !told.contains(&"tail-behind:main"), "{told:?}");
+    let failing = view.troubles.iter().find(|t| t.key == "archive-failing:main").unwrap();
+    assert_eq!(failing.since, Some(alert.since), "of the oldest");
+    // Without the failure each is told.
+    for cluster in snapshot.clusters.values_mut() {
+        cluster.archive.failure = None;
+    }
+    snapshot.alerts.retain(|alert| alert.key != "archive-failing:main");
+    assert!(keys(&shown(&snapshot)).contains(&"tail-behind:main"));
+}
+
+#[test]
+fn what_the_user_calls_little_is_little() {
+    let mut snapshot = example::healthy();
+    for cluster in snapshot.clusters.values_mut() {
+        cluster.server.wal_disk_free_bytes = 5 << 30;
+    }
+    assert_eq!(keys(&shown(&snapshot)), ["disk-low:main"]);
+    let agent = AgentState::Running { since: snapshot.started_at };
+    let less = AlertsConfig { disk_free: 5, ..AlertsConfig::default() };
+    assert!(view(&snapshot, agent, &less, example::now()).healthy);
+}
+
+#[test]
 fn an_agent_that_is_down_is_said_first() {
     let down = AgentState::Down { why: "no agent answers".into() };
-    let view = view(&example::troubled(), down, example::now());
+    let view = view(&example::troubled(), down, &AlertsConfig::default(), example::now());
     assert_eq!(view.troubles[0].mend, "systemctl restart pgkeep");
 }
 

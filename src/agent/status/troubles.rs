@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::AgentState;
-use super::lines::{rough, set_up};
-use crate::agent::board::{ClusterFacts, JobFacts, RunOutcome, Severity, Snapshot, StoreFacts};
+use super::lines::{rough, set_up, waiting};
+use crate::agent::board::{ClusterFacts, JobFacts, RunOutcome, ServerFacts, Severity, Snapshot, StoreFacts};
 use crate::agent::readiness::PATIENCE;
+use crate::config::AlertsConfig;
 use crate::model::{ClusterName, RepoName, Timestamp};
 use crate::util::human;
 
@@ -17,9 +18,6 @@ use crate::util::human;
 const BEGINNING: Duration = Duration::from_mins(1);
 /// A failing task is started again after a minute at the latest.
 const RECENT: Duration = Duration::from_mins(3);
-/// Of the disk of pg_wal: what must be free, as a part of it, and until when it may be full.
-const LOW: u64 = 10;
-const SOON: Duration = Duration::from_hours(24);
 
 /// Something wrong and what mends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,7 +38,12 @@ fn trouble(key: String, critical: bool, what: impl Into<String>, mend: impl Into
     Trouble { key, critical, what: what.into(), mend: mend.into(), since: None, runbook: None }
 }
 
-pub(super) fn all(snapshot: &Snapshot, agent: &AgentState, now: Timestamp) -> Vec<Trouble> {
+pub(super) fn all(
+    snapshot: &Snapshot,
+    agent: &AgentState,
+    thresholds: &AlertsConfig,
+    now: Timestamp,
+) -> Vec<Trouble> {
     let mut found = Vec::new();
     if let AgentState::Down { why } = agent {
         let what = format!("the agent does not run: {why}");
@@ -57,7 +60,8 @@ pub(super) fn all(snapshot: &Snapshot, agent: &AgentState, now: Timestamp) -> Ve
     }
     let settled = watched && now.since(snapshot.started_at) > BEGINNING;
     for (name, facts) in &snapshot.clusters {
-        found.extend(of_server(name, facts, settled, now));
+        found.extend(of_server(name, &facts.server, settled, now));
+        found.extend(of_disk(name, &facts.server, thresholds));
         found.extend(of_archive(name, facts, snapshot, settled, now));
         found.extend(of_backups(name, facts, snapshot));
     }
@@ -69,10 +73,17 @@ pub(super) fn all(snapshot: &Snapshot, agent: &AgentState, now: Timestamp) -> Ve
     found
 }
 
+/// What follows from archiving that fails is not told beside it.
+const OF_FAILING: [&str; 2] = ["archive-lag", "tail-behind"];
+
 fn join_alerts(found: &mut Vec<Trouble>, snapshot: &Snapshot) {
     for alert in &snapshot.alerts {
-        if let Some(same) = found.iter_mut().find(|trouble| trouble.key == alert.key) {
-            same.since = Some(alert.since);
+        let told = |key: &str| found.iter().position(|trouble| trouble.key == key);
+        let cause = alert.key.split_once(':').filter(|(rule, _)| OF_FAILING.contains(rule));
+        let cause = cause.and_then(|(_, cluster)| told(&format!("archive-failing:{cluster}")));
+        if let Some(same) = told(&alert.key).or(cause) {
+            let same = &mut found[same];
+            same.since = Some(same.since.map_or(alert.since, |since| since.min(alert.since)));
             same.runbook.clone_from(&alert.runbook);
             continue;
         }
@@ -120,9 +131,8 @@ fn of_store(name: &RepoName, store: &StoreFacts) -> Option<Trouble> {
     Some(trouble(key, store.required, what, mend))
 }
 
-fn of_server(name: &ClusterName, facts: &ClusterFacts, settled: bool, now: Timestamp) -> Vec<Trouble> {
+fn of_server(name: &ClusterName, server: &ServerFacts, settled: bool, now: Timestamp) -> Vec<Trouble> {
     let mut found = Vec::new();
-    let server = &facts.server;
     let check = format!("pgkeep check --cluster {name}");
     let unreachable = match (&server.error, server.asked_at) {
         (Some(error), _) => Some(format!("PostgreSQL of {name} does not answer: {error}")),
@@ -139,19 +149,27 @@ fn of_server(name: &ClusterName, facts: &ClusterFacts, settled: bool, now: Times
         let what = format!("PostgreSQL of {name} does not archive its WAL (archive_mode, archive_command)");
         found.push(trouble(format!("archiving-off:{name}"), true, what, "pgkeep init --apply"));
     }
-    if let Some(left) = server.wal_disk_full_in_seconds.map(Duration::from_secs).filter(|left| *left < SOON) {
+    found
+}
+
+fn of_disk(name: &ClusterName, server: &ServerFacts, thresholds: &AlertsConfig) -> Option<Trouble> {
+    let check = format!("pgkeep check --cluster {name}");
+    let left = server.wal_disk_full_in_seconds.map(Duration::from_secs);
+    let (free, all) = (server.wal_disk_free_bytes, server.wal_disk_bytes);
+    if let Some(left) = left.filter(|left| *left < thresholds.disk_full_warning) {
         let what = format!(
             "the disk of pg_wal of {name} is full in {} as pg_wal grows now ({} free)",
             rough(left),
-            human::size(server.wal_disk_free_bytes)
+            human::size(free)
         );
-        found.push(trouble(format!("disk-full-soon:{name}"), true, what, &check));
-    } else if server.wal_disk_bytes > 0 && server.wal_disk_free_bytes < server.wal_disk_bytes / LOW {
-        let what =
-            format!("the disk of pg_wal of {name} has {} free", human::size(server.wal_disk_free_bytes));
-        found.push(trouble(format!("disk-low:{name}"), false, what, &check));
+        return Some(trouble(format!("disk-full-soon:{name}"), true, what, check));
     }
-    found
+    let little = u128::from(free) * 100 < u128::from(all) * u128::from(thresholds.disk_free);
+    little.then(|| {
+        let what =
+            format!("the disk of pg_wal of {name} has {} of {} free", human::size(free), human::size(all));
+        trouble(format!("disk-low:{name}"), false, what, check)
+    })
 }
 
 fn of_archive(
@@ -166,12 +184,13 @@ fn of_archive(
     let check = format!("pgkeep check --cluster {name}");
     let waits = archive.waiting_since.map(|since| {
         let span = rough(now.since(since));
-        format!("{} WAL files wait, the oldest for {span}", archive.waiting_files)
+        format!("{}, the oldest for {span}", waiting(archive.waiting_files))
     });
     if let Some(failure) = &archive.failure {
         // What the store says is said already.
         let said = snapshot.repositories.values().filter_map(|s| s.failure.as_ref());
-        let known = said.into_iter().any(|of_store| of_store.text.contains(&failure.text));
+        let mut said = said.map(|of_store| of_store.text.as_str());
+        let known = said.any(|text| text.contains(&failure.text) || failure.text.contains(text));
         let why = if known { waits.clone().unwrap_or_default() } else { failure.text.clone() };
         let what = format!("archiving of {name} fails: {why}");
         let what = what.trim_end_matches(": ");

@@ -82,19 +82,39 @@ fn block(lines: &[Line]) -> String {
     facts(&pairs).lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Lines of at most so many characters, broken at spaces; a longer word stays whole.
+/// Words; a number or a time is one with what follows it, which is its unit.
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut number = false;
+    for word in text.split_whitespace() {
+        match words.last_mut().filter(|_| number) {
+            Some(last) => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            None => words.push(word.to_owned()),
+        }
+        let bare = word.trim_start_matches('(');
+        number = bare.len() <= 10
+            && bare.starts_with(|c: char| c.is_ascii_digit())
+            && bare.ends_with(|c: char| c.is_ascii_alphanumeric());
+    }
+    words
+}
+
+/// Lines of at most so many characters, broken between words; a longer one stays whole.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
+    for word in words(text) {
         let last = lines.len() - 1;
         let line = &mut lines[last];
         if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(word.to_owned());
+            lines.push(word);
         } else {
             if !line.is_empty() {
                 line.push(' ');
             }
-            line.push_str(word);
+            line.push_str(&word);
         }
     }
     lines
@@ -105,9 +125,11 @@ mod tests {
     use super::*;
     use crate::agent::board::Snapshot;
     use crate::agent::{example, status};
+    use crate::config::AlertsConfig;
 
     fn of(snapshot: &Snapshot) -> StatusView {
-        status::view(snapshot, AgentState::Running { since: snapshot.started_at }, example::now())
+        let agent = AgentState::Running { since: snapshot.started_at };
+        status::view(snapshot, agent, &AlertsConfig::default(), example::now())
     }
 
     /// Each fact of the board that a screen can show; the screens of real hosts are in `tests/e2e/status.rs`.
@@ -140,5 +162,7 @@ mod tests {
     fn long_lines_are_broken_at_spaces() {
         assert_eq!(wrapped("aa bb  cc dddddd e", 5), ["aa bb", "cc", "dddddd", "e"]);
         assert_eq!(wrapped("", 5), [""]);
+        assert_eq!(wrapped("WAL 1.3 GiB at 50.0 MiB/s", 22), ["WAL 1.3 GiB at", "50.0 MiB/s"]);
+        assert_eq!(wrapped("at 2026-11-21 14:00:00 UTC", 24), ["at", "2026-11-21 14:00:00 UTC"]);
     }
 }

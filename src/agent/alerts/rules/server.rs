@@ -11,6 +11,8 @@ use crate::util::human;
 /// A forecast from a short burst is not worth a call.
 const FORECAST_HOLD: Duration = Duration::from_mins(2);
 const LOW_HOLD: Duration = Duration::from_mins(1);
+/// Somebody may be between two settings.
+const OFF_HOLD: Duration = Duration::from_mins(1);
 /// It is asked every few seconds; who has not been for so long is not asked any more.
 const UNASKED: Duration = Duration::from_mins(5);
 
@@ -26,6 +28,7 @@ pub(super) fn findings(
     found.extend(
         unreachable(name, server, config, now).map(|f| f.mend(format!("pgkeep check --cluster {name}"))),
     );
+    found.extend(archiving_off(name, server));
     found.extend(full_soon(name, server, config).map(|f| f.mend(&disk)));
     found.extend(low(name, server, config).map(|f| f.mend(&disk)));
     found
@@ -52,6 +55,15 @@ fn unreachable(
         (None, None) => return None,
     };
     Some(of("server-unreachable", name).critical().says(summary).hold(hold))
+}
+
+/// No file waits then, so that nothing else says it.
+fn archiving_off(name: &ClusterName, server: &ServerFacts) -> Option<Finding> {
+    let summary =
+        format!("PostgreSQL of cluster {name} does not archive its WAL (archive_mode, archive_command)");
+    let finding =
+        of("archiving-off", name).critical().says(summary).mend("pgkeep init --apply").hold(OFF_HOLD);
+    server.archiving_off.then_some(finding)
 }
 
 fn full_soon(name: &ClusterName, server: &ServerFacts, config: &AlertsConfig) -> Option<Finding> {

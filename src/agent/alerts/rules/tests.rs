@@ -7,6 +7,7 @@ use crate::agent::board::{
     ArchiveFacts, BackupFacts, ClusterFacts, Failure, HoleFacts, JobFacts, JobRun, LastBackup, RunOutcome,
     RunningJob, ServerFacts, SinkFacts, StoreFacts, TailFacts, TaskFacts,
 };
+use crate::agent::status::{self, AgentState};
 use crate::model::{ClusterName, RepoName, SegmentName, TimelineId};
 
 const MINUTE: u64 = 60;
@@ -206,6 +207,7 @@ const CASES: &[Case] = &[
         |f| cluster(f).server.asked_at = Some(ago(5 * MINUTE + 1)),
         Some(("server-unreachable", Critical)),
     ),
+    ("archiving off", |f| cluster(f).server.archiving_off = true, Some(("archiving-off", Critical))),
     ("never asked yet", |f| cluster(f).server.asked_at = None, None),
     ("store fails", |f| store(f).failure = Some(failure("503")), Some(("store-unreachable", Critical))),
     (
@@ -407,6 +409,17 @@ fn a_finding_says_what_where_since_and_which_command_mends_it() {
          failure: the store answers 503, eu"
     );
     assert_eq!(lag[0].mend, "pgkeep check --cluster main");
+}
+
+#[test]
+fn a_server_that_does_not_archive_is_told_after_a_minute_as_the_trouble_of_the_screen() {
+    let mut facts = facts(now());
+    cluster(&mut facts).server.archiving_off = true;
+    let found = evaluate(&facts, &AlertsConfig::default(), now());
+    assert_eq!((found[0].key().as_str(), found[0].hold), ("archiving-off:main", Duration::from_mins(1)));
+    let running = AgentState::Running { since: facts.started_at };
+    let troubles = status::view(&facts, running, &AlertsConfig::default(), now()).troubles;
+    assert!(troubles.iter().any(|t| t.key == found[0].key() && t.mend == found[0].mend && t.critical));
 }
 
 #[test]
