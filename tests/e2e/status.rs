@@ -74,11 +74,10 @@ fn when(env: &TestEnv, what: &str, is: impl Fn(&Value) -> bool) -> Value {
 /// The screen, once all of this is on it: what was true of a look before may not be of this one.
 #[track_caller]
 fn screen_with(env: &TestEnv, code: i32, words: &[&str]) -> String {
-    let mut last = String::new();
     eventually_some(&format!("the screen has {words:?}"), SOON, || {
         let out = env.pgkeep.run(["status"]);
-        last = out.stdout.clone();
-        (out.code == Some(code) && words.iter().all(|word| last.contains(word))).then(|| last.clone())
+        let shows = out.code == Some(code) && words.iter().all(|word| out.stdout.contains(word));
+        shows.then(|| out.stdout.clone())
     })
 }
 
