@@ -36,7 +36,7 @@ impl Run {
         tracing::info!(job = %job.name, cause = self.order.cause.as_str(), "a job begins");
         let ended = match self.found_done(&progress).await {
             Some(record) => self.noted(&record),
-            None => self.work(progress).await,
+            None => self.work(Arc::clone(&progress)).await,
         };
         let run = ended.unwrap_or_else(|error| {
             // The diary cannot be written. What is handled is then not remembered either, and comes again.
@@ -50,6 +50,7 @@ impl Run {
             }
             _ => tracing::info!(job = %job.name, "a job has ended: {}", run.text),
         }
+        progress.end();
         facts::ended(&self.hub, &job.name);
         run
     }
