@@ -200,7 +200,12 @@ pub fn make_dirs(path: &Path, mode: u32) -> Result<()> {
 /// entry may be another's work in progress: it is made durable all the same.
 pub fn make_dir_io(path: &Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match fs::symlink_metadata(path) {
+            // Somebody has removed it in between: who makes directories where others remove them tries again.
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => return Err(gone),
+            _ if path.is_dir() => {}
+            _ => return Err(e),
+        },
         made => made?,
     }
     sync_dir_io(parent(path))
