@@ -139,7 +139,7 @@ impl Watch<'_> {
     }
     fn look(&mut self) {
         self.most_resident = self.most_resident.max(self.agent.resident_bytes());
-        self.most_waiting = self.most_waiting.max(self.archive()["waiting_files"].as_u64().unwrap());
+        self.most_waiting = self.most_waiting.max(self.archive()["waiting_files"].as_u64().unwrap_or(0));
         // First what was acknowledged, then what is there: past the proxy, in the store itself.
         let acknowledged = self.acknowledged();
         let stored = self.stored();
