@@ -242,6 +242,13 @@ impl Error {
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
+    /// What, where and what to do, for where there is one text for all.
+    pub fn with_hint(&self) -> String {
+        match self.hint_text() {
+            Some(hint) => format!("{self} ({hint})"),
+            None => self.to_string(),
+        }
+    }
     pub fn runbook(&self) -> Option<&'static str> {
         self.0.runbook
     }
@@ -305,6 +312,7 @@ mod tests {
             outer.to_string(),
             "cannot take the backup: cannot open the file, /x: No such file or directory (os error 2)"
         );
+        assert_eq!(outer.with_hint(), format!("{outer} (look)"));
         let again = outer.again();
         assert_eq!(again.to_string(), outer.to_string());
         assert_eq!((again.code(), again.hint_text()), (Code::Io, Some("look")));

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::server_facts::forecast::Window;
+use crate::error::Error;
 pub use crate::model::Severity;
 use crate::model::{ClusterName, Lsn, RepoName, SegmentName, SystemId, TimelineId, Timestamp};
 
@@ -93,6 +94,12 @@ pub struct Failure {
     pub at: Timestamp,
     /// What, where, what to do: without secrets.
     pub text: String,
+}
+
+impl Failure {
+    pub fn of(error: &Error, at: Timestamp) -> Self {
+        Self { at, text: error.with_hint() }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

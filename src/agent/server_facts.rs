@@ -128,10 +128,7 @@ fn note_server(server: &mut ServerFacts, answer: Result<Answer>, at: Timestamp) 
             server.timeline = Some(vitals.timeline);
             server.wal_target_bytes = vitals.wal_target_bytes;
         }
-        Err(error) => {
-            let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            server.error = Some(format!("{error}{hint}"));
-        }
+        Err(error) => server.error = Some(error.with_hint()),
     }
 }
 

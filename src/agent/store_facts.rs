@@ -63,7 +63,7 @@ fn expiry(store: &StoreConfig, variable: impl Fn(&str) -> Option<String>) -> Opt
 
 /// A store may answer and hold no repository, or fail before it is asked anything.
 pub fn not_opened(hub: &Hub, repository: &RepoName, error: &Error) {
-    let failure = failure(hub.clock.now(), error);
+    let failure = Failure::of(error, hub.clock.now());
     hub.board.repository(repository, |facts| facts.failure = Some(failure));
 }
 
@@ -77,7 +77,7 @@ impl Observer for BoardObserver {
                     facts.answered_at = Some(now);
                     facts.failure = None;
                 }
-                Ending::Failed(error) => facts.failure = Some(failure(now, error)),
+                Ending::Failed(error) => facts.failure = Some(Failure::of(error, now)),
                 Ending::GivenUp if took >= PATIENCE => {
                     let text = format!("no answer within {1} s to: {0}", operation.as_str(), took.as_secs());
                     facts.failure = Some(Failure { at: now, text });
@@ -89,7 +89,7 @@ impl Observer for BoardObserver {
     fn body_failed(&self, error: &Error) {
         self.write(|facts, now| {
             facts.operations.entry(Operation::Get.as_str().to_owned()).or_default().failures_total += 1;
-            facts.failure = Some(failure(now, error));
+            facts.failure = Some(Failure::of(error, now));
         });
     }
     fn sent(&self, bytes: u64) {
@@ -108,11 +108,6 @@ fn count(counts: &mut OperationFacts, took: Duration, ending: Ending<'_>) {
         Ending::GivenUp if took >= PATIENCE => counts.failures_total += 1,
         Ending::GivenUp => {}
     }
-}
-
-fn failure(at: Timestamp, error: &Error) -> Failure {
-    let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    Failure { at, text: format!("{error}{hint}") }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::board::{Failure, TailFacts};
+use super::board::TailFacts;
 use super::services::Services;
 use super::supervisor::Task;
 use crate::archive::tail::{Look, Place};
@@ -193,10 +193,4 @@ async fn is_here(place: &Place) -> Result<()> {
         return Err(elsewhere(format!("a primary answers, and this data directory is {}", control.state)));
     }
     Ok(())
-}
-
-/// A failure as the board keeps it.
-fn failure(at: Timestamp, error: &Error) -> Failure {
-    let hint = error.hint_text().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    Failure { at, text: format!("{error}{hint}") }
 }

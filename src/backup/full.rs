@@ -73,11 +73,11 @@ pub async fn full(request: FullRequest<'_>) -> Result<FullReport> {
             cluster: request.cluster.name.clone(),
             id,
             targets: Arc::new(ready.targets),
-            protection: ready.protection,
+            protection: ready.keys.protection,
             level: request.config.backup.compression,
             runtime: Handle::current(),
         }),
-        metadata: ready.metadata,
+        metadata: ready.keys.metadata,
         relations,
         started_at,
     };
@@ -102,7 +102,7 @@ pub async fn full(request: FullRequest<'_>) -> Result<FullReport> {
 
     let record = run.record(&done, &segments)?;
     run.go_on()?;
-    publish::publish(targets, &record, &ready.host_key, request.clock.now()).await?;
+    publish::publish(targets, &record, &ready.keys.host_key, request.clock.now()).await?;
     Ok(run.report(record, &done, warnings, watch.elapsed()))
 }
 

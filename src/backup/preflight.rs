@@ -16,11 +16,27 @@ use crate::repository::signature::HostKey;
 use crate::repository::{Repository, access, keys, open};
 use crate::storage::StoreSettings;
 
-/// Everything that the backup works with.
-pub(super) struct Ready {
+/// What a backup is written with.
+pub(super) struct Keys {
     pub(super) protection: Protection,
+    /// Of manifest and index: readable by this host too, where it has its metadata key.
     pub(super) metadata: Protection,
     pub(super) host_key: HostKey,
+}
+
+impl Keys {
+    /// Before anything is asked of anybody: what would be stored in the clear by accident is refused. And whether this
+    /// host lacks a metadata key.
+    pub(super) fn open(config: &Config) -> Result<(Self, bool)> {
+        let protection = access::protection(config)?;
+        let (metadata, no_metadata_key) = access::metadata_protection(config)?;
+        Ok((Self { protection, metadata, host_key: access::host_key(config)? }, no_metadata_key))
+    }
+}
+
+/// Everything that the backup works with.
+pub(super) struct Ready {
+    pub(super) keys: Keys,
     pub(super) targets: Targets,
     /// The session that will hold the backup.
     pub(super) session: Session,
@@ -39,10 +55,7 @@ const PART_MEMORY: u64 = 96 << 20;
 
 pub(super) async fn run(request: &FullRequest<'_>) -> Result<Ready> {
     let config = request.config;
-    // Before anything is asked of anybody: what would be stored in the clear by accident is refused.
-    let protection = access::protection(config)?;
-    let (metadata, no_metadata_key) = access::metadata_protection(config)?;
-    let host_key = access::host_key(config)?;
+    let (keys, no_metadata_key) = Keys::open(config)?;
     let mut warnings = Vec::new();
     if no_metadata_key {
         warnings.push(
@@ -79,18 +92,7 @@ pub(super) async fn run(request: &FullRequest<'_>) -> Result<Ready> {
     leftovers(&request.cluster.name, &targets, BackupKind::is_base, &mut warnings).await?;
     sweep(&targets, &mut warnings).await;
     let wal_root = keys::wal::WalRoot::new(&request.cluster.name, facts.system_identifier);
-    Ok(Ready {
-        protection,
-        metadata,
-        host_key,
-        targets,
-        session,
-        facts,
-        data_directory,
-        lock,
-        wal_root,
-        warnings,
-    })
+    Ok(Ready { keys, targets, session, facts, data_directory, lock, wal_root, warnings })
 }
 
 /// The server's data directory, which must be on this host and be this server's.

@@ -1,9 +1,11 @@
 //! `pgkeep backup [full|dump|schema|tables]`.
 
 mod logical;
+mod summary;
 
 use clap::{Args, ValueEnum};
 
+use self::summary::Summary;
 use super::context::{Context, Outcome};
 use super::report;
 use crate::agent::control::{Request, client};
@@ -12,7 +14,6 @@ use crate::error::{Code, Error, Result};
 use crate::postgres::as_owner;
 use crate::repository::access;
 use crate::util::clock::Clock;
-use crate::util::human;
 
 /// Takes one backup now.
 #[derive(Debug, Args)]
@@ -123,45 +124,20 @@ fn damaged(done: &FullReport) -> Error {
 }
 
 fn summary(done: &FullReport) -> String {
-    use std::fmt::Write;
     let record = &done.record;
-    let ratio = record.bytes_raw as f64 / record.bytes_stored.max(1) as f64;
-    let mut text = format!("{}\n", record.id);
-    let mut line = |name: &str, value: String| _ = writeln!(text, "  {name:<10} {value}");
-    if let Some(label) = &record.label {
-        line("label", label.clone());
-    }
-    line(
-        "size",
-        format!(
-            "{} in {} files, {} stored ({ratio:.1}:1)",
-            human::size(record.bytes_raw),
-            done.files,
-            human::size(record.bytes_stored)
-        ),
-    );
-    let seconds = done.took.as_secs_f64().max(0.001);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // positive and far below 2^64
-    let rate = (record.bytes_raw as f64 / seconds) as u64;
-    line("time", format!("{} ({}/s)", human::span(done.took), human::size(rate)));
+    let mut summary = Summary::of(record);
+    summary.size(&format!(" in {} files", done.files));
+    summary.time(done.took);
     if let Some(base) = &record.base {
         let from = if base.from_standby { "a standby" } else { "the primary" };
-        line("from", format!("{from}, PostgreSQL {}, timeline {}", record.pg_version, base.timeline));
-        line(
+        summary.line("from", format!("{from}, PostgreSQL {}, timeline {}", record.pg_version, base.timeline));
+        summary.line(
             "wal",
             format!("{} to {} ({} to {})", base.start_lsn, base.stop_lsn, base.wal_first, base.wal_last),
         );
-        line("consistent", format!("from {} on", base.stop_time.human()));
+        summary.line("consistent", format!("from {} on", base.stop_time.human()));
     }
-    for repository in &done.repositories {
-        let what = match &repository.published {
-            Ok(()) => "published".to_owned(),
-            Err(e) => format!("not published: {e}"),
-        };
-        line(repository.name.as_str(), what);
-    }
-    for warning in &done.warnings {
-        line("warning", warning.clone());
-    }
-    text
+    summary.repositories(&done.repositories);
+    summary.each("warning", &done.warnings);
+    summary.text()
 }

@@ -45,6 +45,11 @@ pub fn span(span: Duration) -> String {
     humantime::format_duration(Duration::from_secs(span.as_secs())).to_string()
 }
 
+/// A span in its two largest units: what matters at a glance.
+pub fn rough(span: Duration) -> String {
+    self::span(span).split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +69,12 @@ mod tests {
         {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn a_rough_span_has_two_units_at_most() {
+        assert_eq!(rough(Duration::from_secs(93_784)), "1day 2h");
+        assert_eq!(rough(Duration::from_millis(2_400)), "2.4s");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use super::machine::{Event, Notice};
 use crate::agent::board::{OpenAlert, Severity};
@@ -138,8 +139,12 @@ impl NamedSink {
 fn open(config: &SinkConfig) -> Result<Arc<dyn Sink>> {
     let timeout = config.timeout;
     Ok(match &config.kind {
-        SinkKind::Webhook(http) => Arc::new(webhook::Webhook(Http::new(http, timeout)?)),
-        SinkKind::Slack(http) => Arc::new(slack::Slack(Http::new(http, timeout)?)),
+        SinkKind::Webhook(http) => {
+            Arc::new(Posted { http: Http::new(http, timeout)?, document: webhook::document })
+        }
+        SinkKind::Slack(http) => {
+            Arc::new(Posted { http: Http::new(http, timeout)?, document: slack::document })
+        }
         SinkKind::PagerDuty { routing_key, http } => Arc::new(pagerduty::PagerDuty {
             http: Http::new(http, timeout)?,
             routing_key: routing_key.clone(),
@@ -149,6 +154,22 @@ fn open(config: &SinkConfig) -> Result<Arc<dyn Sink>> {
         SinkKind::Smtp(smtp) => Arc::new(smtp::Smtp { config: smtp.clone(), timeout }),
         SinkKind::Command(words) => Arc::new(command::Command { words: words.clone(), timeout }),
     })
+}
+
+/// A receiver that takes one document for each notice at one URL.
+struct Posted {
+    http: Http,
+    document: fn(&Notice) -> Value,
+}
+
+#[async_trait]
+impl Sink for Posted {
+    async fn prepare(&self) -> Result<()> {
+        self.http.prepare().await
+    }
+    async fn send(&self, notice: &Notice) -> Result<(), Refusal> {
+        self.http.post("", &(self.document)(notice)).await
+    }
 }
 
 fn undelivered(what: impl Into<String>) -> Error {

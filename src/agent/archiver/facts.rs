@@ -36,7 +36,7 @@ impl Tally {
     }
 
     pub(super) fn cannot_look(&mut self, error: &Error) {
-        let text = told(error);
+        let text = error.with_hint();
         if self.unseen.as_ref() != Some(&text) {
             tracing::warn!(cluster = %self.cluster, %error, "cannot look for WAL to archive");
         }
@@ -83,7 +83,7 @@ impl Tally {
         self.hub.board.cluster(&self.cluster, |facts| {
             let archive = &mut facts.archive;
             archive.failures_total += 1;
-            archive.failure = Some(Failure { at: now, text: told(error) });
+            archive.failure = Some(Failure::of(error, now));
             if let (Some(name), Code::WalConflict) = (name, error.code()) {
                 note(&mut archive.conflicts, name, true);
             }
@@ -125,12 +125,5 @@ fn note(conflicts: &mut Vec<SegmentName>, name: WalFileName, contested: bool) {
     conflicts.retain(|known| *known != segment);
     if contested {
         conflicts.push(segment);
-    }
-}
-
-fn told(error: &Error) -> String {
-    match error.hint_text() {
-        Some(hint) => format!("{error} ({hint})"),
-        None => error.to_string(),
     }
 }

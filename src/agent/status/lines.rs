@@ -8,15 +8,10 @@ use crate::agent::board::{ClusterFacts, JobFacts, RunOutcome, Snapshot, StoreFac
 use crate::agent::exposure::{self, Loss};
 use crate::model::Timestamp;
 use crate::repository::open::NO_REPOSITORY;
-use crate::util::human;
+use crate::util::human::{self, rough};
 
 fn line(label: &str, text: impl Into<String>) -> Line {
     Line { label: label.to_owned(), text: text.into() }
-}
-
-/// A span in its two largest units: what matters at a glance.
-pub(super) fn rough(span: Duration) -> String {
-    human::span(span).split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 fn ago(at: Timestamp, now: Timestamp) -> String {

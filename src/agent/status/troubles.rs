@@ -7,12 +7,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::AgentState;
-use super::lines::{rough, set_up, waiting};
+use super::lines::{set_up, waiting};
 use crate::agent::board::{ClusterFacts, JobFacts, RunOutcome, ServerFacts, Severity, Snapshot, StoreFacts};
 use crate::agent::readiness::PATIENCE;
 use crate::config::AlertsConfig;
 use crate::model::{ClusterName, RepoName, Timestamp};
-use crate::util::human;
+use crate::util::human::{self, rough};
 
 /// An agent that has just started has not looked at everything.
 const BEGINNING: Duration = Duration::from_mins(1);

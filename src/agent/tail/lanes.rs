@@ -2,8 +2,9 @@
 
 use tokio::sync::watch;
 
-use super::{Sight, failure};
+use super::Sight;
 use crate::agent::Hub;
+use crate::agent::board::Failure;
 use crate::agent::services::Services;
 use crate::agent::stores::Stores;
 use crate::archive::tail::Lane;
@@ -140,7 +141,7 @@ impl Worker {
 
 /// What the board says of a tail that fails.
 pub(super) fn note_failure(hub: &Hub, cluster: &ClusterName, error: &Error) {
-    let failure = failure(hub.clock.now(), error);
+    let failure = Failure::of(error, hub.clock.now());
     hub.board.cluster(cluster, |facts| {
         facts.tail.failures_total += 1;
         facts.tail.failure = Some(failure);

@@ -1,25 +1,22 @@
 //! What must be right before anything is read: keys, server, programs, repositories, the lock.
 
+use std::sync::Arc;
+
 use super::{LogicalRequest, selection};
-use crate::backup::preflight;
+use crate::backup::preflight::{self, Keys};
 use crate::backup::targets::Targets;
-use crate::codec::Protection;
 use crate::error::{Code, Error, Result};
 use crate::model::{BackupKind, SystemId};
 use crate::postgres::dump_tool::DumpTool;
 use crate::postgres::session::{LOCK_CLASS, LOCK_DUMP, LOCK_SCHEMA, LOCK_TABLES};
 use crate::postgres::user_tables::Database;
 use crate::postgres::{ConnInfo, Session, connect_to, service};
-use crate::repository::signature::HostKey;
-use crate::repository::{access, open};
+use crate::repository::open;
 
 /// Everything that a logical backup works with.
 pub(super) struct Ready {
-    pub(super) protection: Protection,
-    /// Of the index: readable by this host too.
-    pub(super) metadata: Protection,
-    pub(super) host_key: HostKey,
-    pub(super) targets: Targets,
+    pub(super) keys: Keys,
+    pub(super) targets: Arc<Targets>,
     /// Holds the lock, and tells the server's clock and place in WAL.
     pub(super) session: Session,
     pub(super) system: SystemId,
@@ -32,10 +29,7 @@ pub(super) struct Ready {
 
 pub(super) async fn run(request: &LogicalRequest<'_>, writers: usize) -> Result<Ready> {
     let config = request.config;
-    // Before anything is asked of anybody: what would be stored in the clear by accident is refused.
-    let protection = access::protection(config)?;
-    let (metadata, no_metadata_key) = access::metadata_protection(config)?;
-    let host_key = access::host_key(config)?;
+    let (keys, no_metadata_key) = Keys::open(config)?;
     let mut notes = Vec::new();
     if no_metadata_key {
         notes.push(
@@ -79,7 +73,8 @@ pub(super) async fn run(request: &LogicalRequest<'_>, writers: usize) -> Result<
     let wanted = if request.databases.is_empty() { &config.dump.databases } else { &request.databases };
     let all = session.all_databases().await?;
     let databases = selection::databases(&all, wanted)?.into_iter().cloned().collect();
-    Ok(Ready { protection, metadata, host_key, targets, session, system, tool, info, databases, notes })
+    let targets = Arc::new(targets);
+    Ok(Ready { keys, targets, session, system, tool, info, databases, notes })
 }
 
 async fn lock(session: &Session, kind: BackupKind) -> Result<()> {

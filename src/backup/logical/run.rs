@@ -13,7 +13,6 @@ use super::{LogicalReport, LogicalRequest, LogicalWork, TableFilter, dump, globa
 use crate::backup::copy::Destination;
 use crate::backup::full::cancelled;
 use crate::backup::publish::{self, RepositoryResult};
-use crate::backup::targets::Targets;
 use crate::codec::{SealWriter, from_io};
 use crate::error::{Code, Error, Result};
 use crate::model::{BackupId, TablePattern, Timestamp};
@@ -57,15 +56,14 @@ struct Gathered {
 pub async fn logical(request: LogicalRequest<'_>) -> Result<LogicalReport> {
     let watch = Stopwatch::start();
     let writers = if let LogicalWork::Tables(work) = &request.work { work.connections } else { 1 };
-    let mut ready = preflight::run(&request, writers + 1).await?;
+    let ready = preflight::run(&request, writers + 1).await?;
     let started_at = request.clock.now();
     let id = BackupId::new(started_at, request.work.kind(), rand::random());
-    let targets = std::mem::replace(&mut ready.targets, Targets::new(Vec::new(), Vec::new()));
     let destination = Arc::new(Destination {
         cluster: request.cluster.name.clone(),
         id,
-        targets: Arc::new(targets),
-        protection: ready.protection.clone(),
+        targets: Arc::clone(&ready.targets),
+        protection: ready.keys.protection.clone(),
         level: request.config.backup.compression,
         runtime: Handle::current(),
     });
@@ -79,7 +77,8 @@ pub async fn logical(request: LogicalRequest<'_>) -> Result<LogicalReport> {
     if request.cancel.is_cancelled() {
         return Err(cancelled());
     }
-    publish::publish(&run.destination.targets, &record, &run.ready.host_key, request.clock.now()).await?;
+    publish::publish(&run.destination.targets, &record, &run.ready.keys.host_key, request.clock.now())
+        .await?;
     Ok(LogicalReport {
         record,
         repositories: RepositoryResult::of(&run.destination.targets),
@@ -159,7 +158,7 @@ impl Run<'_> {
             databases: gathered.databases.clone(),
             warnings: gathered.warnings.clone(),
         };
-        let (destination, metadata) = (self.destination.clone(), self.ready.metadata.clone());
+        let (destination, metadata) = (self.destination.clone(), self.ready.keys.metadata.clone());
         let stored = blocking(&self.request.cancel, move || {
             let key = backup::index(metadata.suffix());
             let mut seal = SealWriter::new(destination.open(&key), &metadata, destination.level, None)?;

@@ -1,5 +1,6 @@
 //! `pgkeep backup dump|schema|tables`.
 
+use super::summary::Summary;
 use super::{BackupArgs, Kind};
 use crate::backup::{LogicalReport, LogicalRequest, LogicalWork, TableFilter, TablesWork, logical};
 use crate::cli::context::{Context, Outcome};
@@ -8,7 +9,6 @@ use crate::config::{ClusterConfig, Config};
 use crate::error::{Code, Error, Result};
 use crate::model::{DatabasePattern, TablePattern};
 use crate::util::clock::Clock;
-use crate::util::human;
 
 /// Options of the logical kinds.
 #[derive(Debug, clap::Args)]
@@ -117,40 +117,20 @@ pub(super) fn run(
 }
 
 fn summary(done: &LogicalReport) -> String {
-    use std::fmt::Write;
     let record = &done.record;
-    let ratio = record.bytes_raw as f64 / record.bytes_stored.max(1) as f64;
-    let mut text = format!("{}\n", record.id);
-    let mut line = |name: &str, value: String| _ = writeln!(text, "  {name:<10} {value}");
-    if let Some(label) = &record.label {
-        line("label", label.clone());
-    }
+    let mut summary = Summary::of(record);
     if let Some(logical) = &record.logical {
-        line("databases", logical.databases.join(", "));
+        summary.line("databases", logical.databases.join(", "));
         if logical.tables > 0 {
-            line("tables", format!("{} with {} rows", logical.tables, logical.rows));
+            summary.line("tables", format!("{} with {} rows", logical.tables, logical.rows));
         }
-        line("snapshot", format!("{} ({})", logical.snapshot_at.human(), logical.snapshot_lsn));
-        line("by", logical.tool_version.clone());
+        summary.line("snapshot", format!("{} ({})", logical.snapshot_at.human(), logical.snapshot_lsn));
+        summary.line("by", &logical.tool_version);
     }
-    let (raw, stored) = (human::size(record.bytes_raw), human::size(record.bytes_stored));
-    line("size", format!("{raw}, {stored} stored ({ratio:.1}:1)"));
-    let seconds = done.took.as_secs_f64().max(0.001);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // positive and far below 2^64
-    let rate = (record.bytes_raw as f64 / seconds) as u64;
-    line("time", format!("{} ({}/s)", human::span(done.took), human::size(rate)));
-    for repository in &done.repositories {
-        let what = match &repository.published {
-            Ok(()) => "published".to_owned(),
-            Err(e) => format!("not published: {e}"),
-        };
-        line(repository.name.as_str(), what);
-    }
-    for warning in &done.left_out {
-        line("warning", warning.clone());
-    }
-    for note in &done.notes {
-        line("note", note.clone());
-    }
-    text
+    summary.size("");
+    summary.time(done.took);
+    summary.repositories(&done.repositories);
+    summary.each("warning", &done.left_out);
+    summary.each("note", &done.notes);
+    summary.text()
 }

@@ -15,7 +15,7 @@ pub fn screen(view: &StatusView, colours: bool) -> String {
         n => pen.red(&format!("{n} TROUBLES")),
     };
     let agent = match &view.agent {
-        AgentState::Running { since } => format!("agent up for {}", rough(*since, view.at)),
+        AgentState::Running { since } => format!("agent up for {}", human::rough(view.at.since(*since))),
         AgentState::Down { .. } => "NO AGENT".to_owned(),
     };
     let mut out = format!("{}: {verdict} at {}, {agent}\n", pen.bold(&view.host), view.at.human());
@@ -63,13 +63,10 @@ impl Pen {
 
 fn told(trouble: &Trouble, now: Timestamp, pen: Pen) -> String {
     let mark = if trouble.critical { pen.red("!!") } else { pen.yellow(" !") };
-    let since = trouble.since.map(|at| format!(" (alert for {})", rough(at, now))).unwrap_or_default();
+    let since =
+        trouble.since.map(|at| format!(" (alert for {})", human::rough(now.since(at)))).unwrap_or_default();
     let what = wrapped(&format!("{}{since}", trouble.what), WIDTH - 3).join("\n   ");
     format!("\n{mark} {what}\n   -> {}\n", pen.bold(&trouble.mend))
-}
-
-fn rough(since: Timestamp, now: Timestamp) -> String {
-    human::span(now.since(since)).split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 fn block(lines: &[Line]) -> String {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio_postgres::CopyOutStream;
 
-use super::{QUICK, Session};
+use super::Session;
 use crate::error::{Error, Result};
 
 /// The rows of one COPY, in pieces as the server sends them: a row each, as a rule. The session is busy until the
@@ -23,17 +23,6 @@ impl Session {
     pub async fn copy_out(&self, doing: &str, sql: &str, within: Duration) -> Result<CopyOut<'_>> {
         let rows = self.within(doing, within, self.client.copy_out(sql)).await?;
         Ok(CopyOut { session: self, doing: doing.to_owned(), rows: Box::pin(rows) })
-    }
-
-    /// Ends what the server does for this session, and the session.
-    pub async fn give_up(&self) {
-        self.abandon().await;
-    }
-
-    /// True when the transaction that this session is in still lives; a lost one is an error.
-    pub async fn still_in(&self) -> Result<()> {
-        let sql = "SELECT pg_catalog.pg_backend_pid()";
-        self.row("ask whether the transaction lives", QUICK, sql, &[]).await.map(drop)
     }
 }
 

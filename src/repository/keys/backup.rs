@@ -69,10 +69,6 @@ pub fn schema(database: &str, suffix: &str) -> String {
 pub fn globals(suffix: &str) -> String {
     format!("globals.sql{suffix}")
 }
-/// True for the relative key of roles and tablespaces.
-pub fn is_globals(relative: &str) -> bool {
-    relative.starts_with("globals.sql")
-}
 /// Relative: an exported table.
 pub fn csv(database: &str, schema: &str, table: &str, suffix: &str) -> String {
     format!("csv/{}/{}/{}.csv{suffix}", component(database), component(schema), component(table))

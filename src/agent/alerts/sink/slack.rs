@@ -1,28 +1,14 @@
 //! Slack's incoming webhooks (docs.slack.dev, "Sending messages using incoming webhooks"): a message with a text for
 //! notifications and blocks for the channel. Only `&`, `<` and `>` must be written as entities.
 
-use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Http, Refusal, Sink, cut, headline, page};
+use super::{cut, headline, page};
 use crate::agent::alerts::machine::{Event, Notice};
 use crate::agent::board::Severity;
-use crate::error::Result;
 
 /// A section block's text has 3000 characters at most.
 const SECTION: usize = 2900;
-
-pub struct Slack(pub Http);
-
-#[async_trait]
-impl Sink for Slack {
-    async fn prepare(&self) -> Result<()> {
-        self.0.prepare().await
-    }
-    async fn send(&self, notice: &Notice) -> Result<(), Refusal> {
-        self.0.post("", &document(notice)).await
-    }
-}
 
 pub(super) fn document(notice: &Notice) -> Value {
     let alert = &notice.alert;

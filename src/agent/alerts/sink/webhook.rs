@@ -9,24 +9,10 @@
 //! `event` is `opened` (also when it has become worse), `repeated` or `resolved`; `host` and `key` together name the
 //! alert. Any status of 200 to 299 means that it was taken.
 
-use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Http, Refusal, Sink, page};
+use super::page;
 use crate::agent::alerts::machine::Notice;
-use crate::error::Result;
-
-pub struct Webhook(pub Http);
-
-#[async_trait]
-impl Sink for Webhook {
-    async fn prepare(&self) -> Result<()> {
-        self.0.prepare().await
-    }
-    async fn send(&self, notice: &Notice) -> Result<(), Refusal> {
-        self.0.post("", &document(notice)).await
-    }
-}
 
 pub(super) fn document(notice: &Notice) -> Value {
     let alert = &notice.alert;
