@@ -26,7 +26,7 @@ pub mod schedule;
 mod secret;
 mod sections;
 mod tail;
-mod value;
+pub mod value;
 
 pub use agent::AgentConfig;
 pub use alerts::{AlertsConfig, HeartbeatConfig, SinkConfig};
@@ -210,6 +210,8 @@ pub struct RestoreConfig {
     pub workers: usize,
     /// WAL segments kept ready ahead of the replay.
     pub look_ahead: usize,
+    /// Where side instances for single tables are made; None: in the state directory.
+    pub scratch_directory: Option<PathBuf>,
 }
 
 impl Config {

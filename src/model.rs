@@ -8,6 +8,7 @@ pub mod names;
 pub mod pattern;
 pub mod segment;
 pub mod severity;
+pub mod table_name;
 pub mod target;
 pub mod time;
 
@@ -18,5 +19,6 @@ pub use names::{ClusterName, JobName, PgMajor, RepoName};
 pub use pattern::{DatabasePattern, TablePattern};
 pub use segment::{SegmentName, SegmentSize, WalFileName};
 pub use severity::Severity;
+pub use table_name::TableName;
 pub use target::{Inclusion, Target, TargetTimeline};
 pub use time::Timestamp;

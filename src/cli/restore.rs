@@ -1,5 +1,7 @@
 //! `pgkeep restore`: the plan is shown, confirmed, carried out and reported.
 
+mod table;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +39,8 @@ enum Ends {
     /// Ends a paused recovery: the cluster opens for writing.
     Promote(Where),
     /// Stops and removes a side instance.
-    Discard(Where),
+    Discard(Leftover),
+    Table(Box<table::Args>),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -48,6 +51,18 @@ struct Where {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+struct Leftover {
+    #[command(flatten)]
+    place: Where,
+    /// Instead: what killed restores of tables have left in the scratch directory.
+    #[arg(long, conflicts_with = "target_dir")]
+    leftovers: bool,
+    /// The scratch directory, if it is not the configured one.
+    #[arg(long, value_name = "DIR", requires = "leftovers")]
+    scratch_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -118,7 +133,11 @@ pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
     match &args.ends {
         None => restore(ctx, &args.to),
         Some(Ends::Promote(place)) => promote(ctx, place),
-        Some(Ends::Discard(place)) => discard(ctx, place),
+        Some(Ends::Discard(what)) if what.leftovers => {
+            table::discard_leftovers(ctx, what.scratch_dir.as_deref())
+        }
+        Some(Ends::Discard(what)) => discard(ctx, &what.place),
+        Some(Ends::Table(args)) => table::run(ctx, args),
     }
 }
 

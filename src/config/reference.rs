@@ -197,6 +197,8 @@ const KEYS: &[KeyDoc] = &[
 
     key(RESTORE, "workers", "number", "one per core, at most 8", "2", "Packs fetched and unpacked at once."),
     key(RESTORE, "look_ahead", "number", "8", "8", "WAL segments kept ready ahead of PostgreSQL's replay."),
+    key(RESTORE, "scratch_directory", "path", "`scratch` in the state directory", "\"/srv/scratch\"",
+        "Where `restore table` makes its side instance, which has the size of the whole cluster."),
 
     key(AGENT, "socket", "path", "\"/run/pgkeep/agent.sock\"", "\"/run/pgkeep/agent.sock\"",
         "Where `wal push` and the commands reach the agent. At most 107 bytes."),

@@ -351,11 +351,12 @@ fn archive(section: Option<Section<'_>>) -> ArchiveConfig {
 }
 
 fn restore(section: Option<Section<'_>>) -> RestoreConfig {
-    let defaults = RestoreConfig { workers: default_workers(), look_ahead: 8 };
+    let defaults = RestoreConfig { workers: default_workers(), look_ahead: 8, scratch_directory: None };
     let Some(mut section) = section else { return defaults };
     let config = RestoreConfig {
         workers: section.integer("workers", 1..=64).map_or(defaults.workers, |n| n as usize),
         look_ahead: section.integer("look_ahead", 1..=256).map_or(defaults.look_ahead, |n| n as usize),
+        scratch_directory: section.absolute_path("scratch_directory"),
     };
     section.finish();
     config

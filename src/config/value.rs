@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// "7d", "1h30m", "500ms"; zero is no duration.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let spaced = humantime::parse_duration(text).ok()?;
     (!spaced.is_zero() && spaced < Duration::from_hours(100 * 366 * 24)).then_some(spaced)
 }

@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use super::conninfo::{ConnInfo, RootCert, SslMode};
 use super::privilege::Owner;
-use super::snapshot::TableName;
 use super::tools::{Tools, parse_version};
 use crate::error::{Code, Error, Result};
-use crate::model::PgMajor;
+use crate::model::{PgMajor, TableName};
 use crate::util::process::{Finished, Run};
 
 const ASK: Duration = Duration::from_secs(20);

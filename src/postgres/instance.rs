@@ -347,6 +347,24 @@ pub async fn wait_until_open(data_directory: &Path, log_file: Option<&Path>, wit
     }
 }
 
+/// Stops the server of a directory whose files nobody will need: at once, with its orphans.
+pub async fn stop_whatever_runs(data_directory: &Path, within: Duration) -> Result<()> {
+    let deadline = Deadline::after(within);
+    while let Some(server) = running_server(data_directory)? {
+        // The second half of the patience is for one that does not listen.
+        let signal = if deadline.left() > within / 2 { Signal::SIGQUIT } else { Signal::SIGKILL };
+        if let Some(pid) = server.pid {
+            // It may have ended in this instant.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+        if deadline.passed() {
+            return Err(Error::new(Code::Service, "the server does not end").at(data_directory.display()));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
 /// The last lines of a log file; nothing when it cannot be read.
 pub fn log_tail(log_file: &Path) -> String {
     tail(&log_end(log_file, 0))

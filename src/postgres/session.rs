@@ -4,6 +4,7 @@
 //! connection is not used again, for nobody knows what it would answer next. A lost session says so at the next
 //! call.
 
+mod copy_in;
 mod copy_out;
 
 use std::future::Future;
@@ -15,6 +16,7 @@ use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
 use tokio_postgres::{Client, Connection, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+pub use copy_in::CopyIn;
 pub use copy_out::CopyOut;
 
 use crate::error::{Code, Error, Result};
@@ -208,6 +210,11 @@ impl Session {
     /// Runs statements without parameters or results, as one implicit transaction.
     pub async fn batch(&self, doing: &str, within: Duration, sql: &str) -> Result<()> {
         self.within(doing, within, self.client.batch_execute(sql)).await
+    }
+
+    /// Ends what the server is doing for us and gives the connection up: an open transaction is rolled back.
+    pub async fn give_up(&self) {
+        self.abandon().await;
     }
 
     async fn within<T>(

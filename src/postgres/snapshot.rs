@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use super::connect_to;
 use super::conninfo::ConnInfo;
-use super::roles::quote_identifier;
 use super::session::{QUICK, Session};
 use crate::error::{Code, Error, Result};
-use crate::model::{Lsn, Timestamp};
+use crate::model::{Lsn, TableName, Timestamp};
 
 /// Tables in one `LOCK TABLE`.
 const LOCKED_AT_ONCE: usize = 500;
@@ -26,32 +25,6 @@ const LOCKING: Duration = Duration::from_mins(10);
 const SETTINGS: &str = "SET bytea_output = 'hex'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 1; \
                         SET xmloption = 'content'; SET row_security = off; SET synchronize_seqscans = off; \
                         SET client_connection_check_interval = '10s'";
-
-/// A table by its names, as the catalog has them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TableName {
-    pub schema: String,
-    pub name: String,
-}
-
-impl TableName {
-    /// For SQL.
-    pub fn quoted(&self) -> String {
-        format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))
-    }
-}
-
-/// For people: as it would be typed.
-impl std::fmt::Display for TableName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let part = |name: &str| {
-            let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-            let first = name.bytes().next().is_some_and(|b| !b.is_ascii_digit());
-            if plain && first { name.to_owned() } else { quote_identifier(name) }
-        };
-        write!(f, "{}.{}", part(&self.schema), part(&self.name))
-    }
-}
 
 /// An exported snapshot, with the session that keeps it alive.
 #[derive(Debug)]
@@ -152,15 +125,6 @@ fn locked(error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_quoted_for_sql_and_as_needed_for_people() {
-        let odd = TableName { schema: "My \"S\"".into(), name: "a.b".into() };
-        assert_eq!(odd.quoted(), r#""My ""S"""."a.b""#);
-        assert_eq!(odd.to_string(), r#""My ""S"""."a.b""#);
-        let plain = TableName { schema: "public".into(), name: "user".into() };
-        assert_eq!((plain.quoted(), plain.to_string()), (r#""public"."user""#.into(), "public.user".into()));
-    }
 
     #[test]
     fn a_literal_cannot_become_sql() {

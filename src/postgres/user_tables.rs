@@ -6,8 +6,8 @@ use tokio_postgres::types::Type;
 
 use super::roles::quote_identifier;
 use super::session::{QUICK, Session, get};
-use super::snapshot::TableName;
 use crate::error::Result;
+use crate::model::TableName;
 
 /// Reading a large catalog takes a while.
 const CATALOG: Duration = Duration::from_mins(5);
@@ -57,7 +57,11 @@ pub struct Column {
     pub name: String,
     pub type_name: String,
     pub identity: bool,
+    /// Computed by the server: never copied.
     pub generated: bool,
+    pub not_null: bool,
+    /// A default or an identity fills it where nothing is given.
+    pub filled: bool,
 }
 
 /// A sequence owned by a column, as it stands now.
@@ -65,8 +69,16 @@ pub struct Column {
 pub struct SequenceState {
     pub sequence: TableName,
     pub column: String,
-    pub last_value: i64,
-    pub is_called: bool,
+    pub increment: i64,
+    pub value: SequenceValue,
+}
+
+/// Where a sequence stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SequenceValue {
+    pub last: i64,
+    /// `last` has been given out.
+    pub called: bool,
 }
 
 impl Session {
@@ -138,7 +150,8 @@ impl Session {
     /// The columns of a relation, in their order.
     pub async fn columns(&self, relation: u32) -> Result<Vec<Column>> {
         let sql = "SELECT attname::pg_catalog.text, pg_catalog.format_type(atttypid, atttypmod), \
-                   attidentity <> '', attgenerated <> '' FROM pg_catalog.pg_attribute \
+                   attidentity <> '', attgenerated <> '', attnotnull, atthasdef OR attidentity <> '' \
+                   FROM pg_catalog.pg_attribute \
                    WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
         let rows = self.rows("list the columns", QUICK, sql, &[(&relation, Type::OID)]).await?;
         rows.iter()
@@ -148,6 +161,8 @@ impl Session {
                     type_name: get(row, 1)?,
                     identity: get(row, 2)?,
                     generated: get(row, 3)?,
+                    not_null: get(row, 4)?,
+                    filled: get(row, 5)?,
                 })
             })
             .collect()
@@ -155,22 +170,27 @@ impl Session {
 
     /// The sequences that belong to columns of a relation (`serial`, identity), as they stand now.
     pub async fn owned_sequences(&self, relation: u32) -> Result<Vec<SequenceState>> {
-        let sql = "SELECT n.nspname::pg_catalog.text, s.relname::pg_catalog.text, a.attname::pg_catalog.text \
-                   FROM pg_catalog.pg_depend d \
+        let sql = "SELECT n.nspname::pg_catalog.text, s.relname::pg_catalog.text, a.attname::pg_catalog.text, \
+                   q.seqincrement FROM pg_catalog.pg_depend d \
                    JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S' \
                    JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace \
+                   JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid \
                    JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
                    WHERE d.classid = 1259 AND d.refclassid = 1259 AND d.refobjid = $1 \
                    AND d.deptype IN ('a', 'i') ORDER BY 1, 2";
         let mut found = Vec::new();
         for row in self.rows("list the sequences", QUICK, sql, &[(&relation, Type::OID)]).await? {
             let sequence = TableName { schema: get(&row, 0)?, name: get(&row, 1)? };
-            let sql = format!("SELECT last_value, is_called FROM {}", sequence.quoted());
-            let state = self.row("read a sequence", QUICK, &sql, &[]).await?;
-            let (last_value, is_called) = (get(&state, 0)?, get(&state, 1)?);
-            found.push(SequenceState { sequence, column: get(&row, 2)?, last_value, is_called });
+            let value = self.sequence_value(&sequence).await?;
+            found.push(SequenceState { sequence, column: get(&row, 2)?, increment: get(&row, 3)?, value });
         }
         Ok(found)
+    }
+
+    pub async fn sequence_value(&self, sequence: &TableName) -> Result<SequenceValue> {
+        let sql = format!("SELECT last_value, is_called FROM {}", sequence.quoted());
+        let row = self.row("read a sequence", QUICK, &sql, &[]).await?;
+        Ok(SequenceValue { last: get(&row, 0)?, called: get(&row, 1)? })
     }
 }
 
@@ -199,7 +219,7 @@ mod tests {
     use super::*;
 
     fn column(name: &str, generated: bool) -> Column {
-        Column { name: name.into(), type_name: "text".into(), identity: false, generated }
+        Column { name: name.into(), type_name: "text".into(), identity: false, generated, not_null: false, filled: false }
     }
 
     #[test]

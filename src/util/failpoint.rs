@@ -46,6 +46,11 @@ pub const NAMES: &[&str] = &[
     "ship-after-upload",
     "ship-before-answer",
     "ship-before-upload",
+    "table-after-begin",
+    "table-after-definitions",
+    "table-after-rows",
+    "table-after-side",
+    "table-before-commit",
     "tables-before-copy",
     "tail-after-upload",
 ];

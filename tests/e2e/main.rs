@@ -42,6 +42,7 @@ mod restore_modes;
 mod restore_refusals;
 mod restore_side;
 mod status;
+mod restore_table;
 mod storage_conformance;
 mod storage_s3;
 mod support;

@@ -147,7 +147,7 @@ fn indexed_sequence(state: SequenceState) -> IndexedSequence {
         schema: state.sequence.schema,
         name: state.sequence.name,
         column: state.column,
-        last_value: state.last_value,
-        is_called: state.is_called,
+        last_value: state.value.last,
+        is_called: state.value.called,
     }
 }

@@ -1,0 +1,63 @@
+//! Rows from one server to another, through memory: `COPY … TO STDOUT` into `COPY … FROM STDIN`, text format, which
+//! writes every type and reads it back to the bit.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::error::{Code, Error, Result};
+use crate::model::TableName;
+use crate::postgres::roles::quote_identifier;
+use crate::postgres::session::{QUICK, Session};
+
+/// No server is silent for longer in the middle of a table unless something is wrong.
+const SILENCE: Duration = Duration::from_mins(15);
+
+/// What both sides counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    pub read: u64,
+    pub written: u64,
+    pub bytes: u64,
+}
+
+/// `("a", "b")`.
+fn column_list(columns: &[String]) -> String {
+    let names: Vec<String> = columns.iter().map(|c| quote_identifier(c)).collect();
+    format!("({})", names.join(", "))
+}
+
+/// Copies the rows of one relation into another; `advance` hears of every piece.
+pub async fn copy_rows(
+    source: &Session,
+    from: &TableName,
+    target: &Session,
+    to: &TableName,
+    columns: &[String],
+    advance: &(dyn Fn(u64) + Send + Sync),
+) -> Result<Copied> {
+    let list = column_list(columns);
+    let (reading, writing) = (format!("read the rows of {from}"), format!("write the rows of {to}"));
+    let mut out =
+        source.copy_out(&reading, &format!("COPY {} {list} TO STDOUT", from.quoted()), QUICK).await?;
+    let mut into =
+        target.copy_in(&writing, &format!("COPY {} {list} FROM STDIN", to.quoted()), QUICK).await?;
+    let mut copied = Copied { read: 0, written: 0, bytes: 0 };
+    while let Some(piece) = bounded(source, from, out.next()).await? {
+        // A line of the text format is a row: line ends in values are escaped.
+        let rows = piece.iter().filter(|b| **b == b'\n').count() as u64;
+        let bytes = piece.len() as u64;
+        bounded(target, from, into.send(piece)).await?;
+        copied.read += rows;
+        copied.bytes += bytes;
+        advance(bytes);
+    }
+    copied.written = bounded(target, from, into.finish()).await?;
+    Ok(copied)
+}
+
+async fn bounded<T>(who: &Session, table: &TableName, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(SILENCE, work).await.unwrap_or_else(|_| {
+        let what = format!("the copy of {table} has stood still for {} min", SILENCE.as_secs() / 60);
+        Err(Error::new(Code::Sql, what).at(who.place()))
+    })
+}

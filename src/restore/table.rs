@@ -1,0 +1,109 @@
+//! `restore table`: single tables back, from any moment, while production goes on.
+//!
+//! Order: request → production and the plan of a side instance looked at → confirm → side instance (`execute`) → the
+//! tables looked at there → one transaction in production → side instance removed. The rows go from server to server
+//! through memory; the only plain bytes on disk are the side instance's own, in a directory of mode 0700.
+//!
+//! Promises: nothing in production changes before the commit, and the commit comes after everything was loaded, counted
+//! and checked, so a failure at any step leaves production as it was. The side instance goes away whatever happens; what
+//! `kill -9` leaves is removed by the next run or by `restore discard --leftovers` ([`place`]).
+//!
+//! Rights: the role of the connection owns the tables (or is a member of the role that does) and may create tables in
+//! their schemas. No superuser is needed: triggers are switched off one by one by their owner, foreign keys are taken away
+//! and checked again when they come back. Nothing is left behind: what was switched off is switched on again before the
+//! commit, in the same transaction.
+//!
+//! Three ways, decided table by table ([`Way`]): *beside* makes a copy under a new name, for people to look at and to
+//! take rows from, without foreign keys, triggers and rules, which would bind production to it; *rows* (`--replace`, the
+//! table is there) keeps the table with all that hangs on it and exchanges its rows; *anew* (`--replace`, the table is
+//! gone) makes it as it was.
+//!
+//! Cancellation: dropping the future closes the connection to production, whose transaction is rolled back; the caller
+//! then removes the place.
+
+mod definitions;
+mod foreign_keys;
+mod load;
+mod names;
+pub mod place;
+pub mod plan;
+pub mod report;
+pub mod request;
+mod rows;
+mod shape;
+mod side;
+mod take_out;
+
+use crate::codec::Identities;
+use crate::config::{ClusterConfig, Config};
+use crate::error::Result;
+use crate::model::{RepoName, Timestamp};
+use crate::postgres::privilege::Owner;
+use crate::repository::signature::PublicHostKey;
+use crate::util::progress::Progress;
+
+use super::prepare::Task;
+use super::request::Request;
+use plan::Prepared;
+use report::TableReport;
+use request::TableRequest;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a restore of tables is given.
+pub struct Job<'a> {
+    pub config: &'a Config,
+    pub cluster: &'a ClusterConfig,
+    pub only: Option<&'a RepoName>,
+    pub request: &'a TableRequest,
+    pub trusted: Vec<PublicHostKey>,
+    pub identities: Option<Identities>,
+    pub fetch_command: String,
+    pub owner: Owner,
+    pub now: Timestamp,
+    pub progress: Arc<dyn Progress>,
+}
+
+impl<'a> Job<'a> {
+    /// The restore of the side instance.
+    fn task(&self, request: &'a Request, data_directory: PathBuf) -> Task<'a> {
+        Task {
+            config: self.config,
+            cluster: self.cluster,
+            only: self.only,
+            request,
+            trusted: self.trusted.clone(),
+            identities: self.identities.clone(),
+            fetch_command: self.fetch_command.clone(),
+            owner: self.owner.clone(),
+            data_directory,
+            now: self.now,
+            progress: Arc::clone(&self.progress),
+        }
+    }
+}
+
+/// How a table comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// As a copy under a new name.
+    Beside,
+    /// Its rows, into the table that is there.
+    Rows,
+    /// The whole table, which is not there any more.
+    Anew,
+}
+
+/// What will be done; nothing is written.
+pub async fn prepare(job: &Job<'_>) -> Result<Prepared> {
+    plan::prepare(job).await
+}
+
+/// Does it. The caller removes the place of the side instance afterwards, whatever this says.
+pub async fn execute(job: &Job<'_>, prepared: Prepared, place: &place::Place) -> Result<TableReport> {
+    let Prepared { plan, side, production } = prepared;
+    let side = side::make(job, side, place).await?;
+    let taken = take_out::look(job, &side, &production, &plan).await?;
+    load::run(job, &side, production, taken, plan).await
+}
