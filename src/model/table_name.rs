@@ -67,17 +67,16 @@ fn parse_parts(text: &str) -> Result<Vec<String>> {
     let mut parts = Vec::new();
     let mut rest = text.trim();
     loop {
-        let (part, after) = match rest.strip_prefix('"') {
-            Some(inner) => quoted_part(inner).ok_or_else(|| unreadable(text))?,
-            None => {
-                let end = rest.find('.').unwrap_or(rest.len());
-                let part = &rest[..end];
-                if part.contains(|c: char| c == '"' || c.is_whitespace() || c == ';' || c == '*') {
-                    return Err(unreadable(text));
-                }
-                // PostgreSQL folds ASCII alone where a character may have several bytes.
-                (part.to_ascii_lowercase(), &rest[end..])
+        let (part, after) = if let Some(inner) = rest.strip_prefix('"') {
+            quoted_part(inner).ok_or_else(|| unreadable(text))?
+        } else {
+            let end = rest.find('.').unwrap_or(rest.len());
+            let part = &rest[..end];
+            if part.contains(|c: char| c == '"' || c.is_whitespace() || c == ';' || c == '*') {
+                return Err(unreadable(text));
             }
+            // PostgreSQL folds ASCII alone where a character may have several bytes.
+            (part.to_ascii_lowercase(), &rest[end..])
         };
         if part.is_empty() || part.len() > MOST_BYTES || part.contains('\0') {
             return Err(unreadable(text));

@@ -52,6 +52,8 @@ pub enum RelationKind {
     Foreign,
 }
 
+// Each is a column's of the catalog.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
