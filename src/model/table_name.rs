@@ -166,7 +166,9 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused() {
         let long = "x".repeat(64);
-        for text in ["", ".", "a.", ".a", "a.b.c", "a b", "a\"b", "\"a", "\"\".x", "\"a\"b", "a.*", "a;b", &long] {
+        for text in
+            ["", ".", "a.", ".a", "a.b.c", "a b", "a\"b", "\"a", "\"\".x", "\"a\"b", "a.*", "a;b", &long]
+        {
             assert_eq!(text.parse::<TableName>().unwrap_err().code(), Code::Usage, "{text:?}");
         }
     }

@@ -221,7 +221,14 @@ mod tests {
     use super::*;
 
     fn column(name: &str, generated: bool) -> Column {
-        Column { name: name.into(), type_name: "text".into(), identity: false, generated, not_null: false, filled: false }
+        Column {
+            name: name.into(),
+            type_name: "text".into(),
+            identity: false,
+            generated,
+            not_null: false,
+            filled: false,
+        }
     }
 
     #[test]

@@ -46,15 +46,15 @@ fn lost_tables_come_back(major: u32) {
     side_is_gone(&env);
     let now = digests(&env.pg);
     // `audit` has what the accident itself wrote, and nothing of the restore; `child` was not asked for.
-    assert_eq!(changed(&damaged, &now), [
-        "app.customers",
-        "app.events_2025",
-        "app.events_2026_rest",
-        "app.orders"
-    ]);
+    assert_eq!(
+        changed(&damaged, &now),
+        ["app.customers", "app.events_2025", "app.events_2026_rest", "app.orders"]
+    );
     assert_eq!(changed(&then, &now), ["app.audit", "app.child"]);
-    shop.sql("create view app.rich as select c.name, sum(o.amount) as total from app.customers c \
-        join app.orders o on o.customer = c.id group by 1; alter view app.rich owner to app");
+    shop.sql(
+        "create view app.rich as select c.name, sum(o.amount) as total from app.customers c \
+        join app.orders o on o.customer = c.id group by 1; alter view app.rich owner to app",
+    );
     env.pgkeep.run(table_args(&["app.child"], &["--to", "name:good", "--replace"])).ok();
     assert_eq!(changed(&then, &digests(&env.pg)), ["app.audit"]);
     assert_eq!(definitions(&env.pg, None), definition);
@@ -90,8 +90,18 @@ fn a_copy_comes_beside_the_table_and_binds_nothing() {
     shop.sql("drop table app.base cascade");
     let damaged = digests(&env.pg);
     let definition = definitions(&env.pg, Some("app.customers"));
-    let wanted = ["app.customers", "app.orders", "app.events", "app.base", "\"Odd.Name\".\"x \"\"ü\"\" 🐘\"", "app.plain"];
-    env.pgkeep.run(table_args(&wanted, &["--to", "name:good"])).ok().says("app.orders is in app.orders_restored, 300 rows");
+    let wanted = [
+        "app.customers",
+        "app.orders",
+        "app.events",
+        "app.base",
+        "\"Odd.Name\".\"x \"\"ü\"\" 🐘\"",
+        "app.plain",
+    ];
+    env.pgkeep
+        .run(table_args(&wanted, &["--to", "name:good"]))
+        .ok()
+        .says("app.orders is in app.orders_restored, 300 rows");
     side_is_gone(&env);
     let now = digests(&env.pg);
     for (table, digest) in &damaged {
@@ -115,7 +125,10 @@ fn a_copy_comes_beside_the_table_and_binds_nothing() {
     assert_eq!(shop.one("select count(*) from app.events_restored"), "150");
     assert_eq!(shop.one("select relrowsecurity from pg_class where relname = 'customers_restored'"), "t");
     // A second copy needs another name.
-    env.pgkeep.run(table_args(&["app.orders"], &["--to", "name:good"])).fails_with("refused", 3).says("--as NAME");
+    env.pgkeep
+        .run(table_args(&["app.orders"], &["--to", "name:good"]))
+        .fails_with("refused", 3)
+        .says("--as NAME");
     env.pgkeep.run(table_args(&["app.orders"], &["--to", "name:good", "--as", "\"Old Orders\""])).ok();
     assert_eq!(digests(&env.pg).get("app.\"Old Orders\""), then.get("app.orders"));
 }

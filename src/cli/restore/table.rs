@@ -11,7 +11,9 @@ use crate::cli::context::{Context, Outcome};
 use crate::config::value::duration as parse_duration;
 use crate::config::{ClusterConfig, Config};
 use crate::error::{Code, Error, Result};
-use crate::model::{BackupId, Inclusion, TableName, Target, TargetTimeline, TimelineId, Timestamp, table_name};
+use crate::model::{
+    BackupId, Inclusion, TableName, Target, TargetTimeline, TimelineId, Timestamp, table_name,
+};
 use crate::postgres::{as_owner, privilege};
 use crate::repository::signature::PublicHostKey;
 use crate::restore::production;
@@ -127,7 +129,11 @@ async fn work(ctx: &Context, args: &Args, job: &Job<'_>) -> Result<Option<TableR
         () = ctx.cancel.cancelled() => return Err(ended_by_signal()),
     };
     if args.dry_run {
-        if ctx.json { ctx.print_json(&planned.plan)? } else { ctx.print(&plan::text(&planned.plan))? }
+        if ctx.json {
+            ctx.print_json(&planned.plan)?
+        } else {
+            ctx.print(&plan::text(&planned.plan))?
+        }
         return Ok(None);
     }
     ctx.say(&plan::text(&planned.plan));
@@ -189,7 +195,9 @@ fn request(args: &Args, config: &Config, cluster: &ClusterConfig, now: Timestamp
         no_owner: args.no_owner,
         other_cluster: args.into_another_cluster,
         lock_timeout: lock_timeout.ok_or_else(|| {
-            Error::new(Code::Usage, "`--lock-timeout` needs a span of time").at(&args.lock_timeout).hint("for example 30s")
+            Error::new(Code::Usage, "`--lock-timeout` needs a span of time")
+                .at(&args.lock_timeout)
+                .hint("for example 30s")
         })?,
         work,
     })
@@ -228,7 +236,11 @@ fn ended_by_signal() -> Error {
 }
 
 fn conclude(ctx: &Context, report: &TableReport) -> Result<Outcome> {
-    if ctx.json { ctx.print_json(report)? } else { ctx.print(&report.text())? }
+    if ctx.json {
+        ctx.print_json(report)?
+    } else {
+        ctx.print(&report.text())?
+    }
     for note in &report.notes {
         ctx.say(&format!("note: {note}"));
     }

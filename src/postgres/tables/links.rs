@@ -72,8 +72,11 @@ impl Session {
         let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                    WHERE n.nspname = $1 AND c.relname = $2 AND k.conname = $3)";
-        let arguments =
-            [(&table.schema as _, Type::TEXT), (&table.name as _, Type::TEXT), (&constraint as _, Type::TEXT)];
+        let arguments = [
+            (&table.schema as _, Type::TEXT),
+            (&table.name as _, Type::TEXT),
+            (&constraint as _, Type::TEXT),
+        ];
         get(&self.row("look for the constraint", LOOK, sql, &arguments).await?, 0)
     }
 
@@ -86,8 +89,9 @@ impl Session {
                    AND (t.tgparentid = 0 OR $2) ORDER BY 1, 2, 3";
         let arguments = [(&tables as _, Type::OID_ARRAY), (&cloned as _, Type::BOOL)];
         let rows = self.rows("list the triggers", LOOK, sql, &arguments).await?;
-        let trigger =
-            |row| -> Result<Trigger> { Ok(Trigger { table: name(row, 0)?, name: get(row, 2)?, fires: get(row, 3)? }) };
+        let trigger = |row| -> Result<Trigger> {
+            Ok(Trigger { table: name(row, 0)?, name: get(row, 2)?, fires: get(row, 3)? })
+        };
         rows.iter().map(trigger).collect()
     }
 
@@ -137,7 +141,12 @@ impl Session {
                    AND d.refobjid = ANY ($1) ORDER BY 1, 2";
         let rows = self.rows("list the views", LOOK, sql, &[(&tables, Type::OID_ARRAY)]).await?;
         let view = |row| -> Result<Dependent> {
-            Ok(Dependent { name: name(row, 0)?, materialised: get(row, 2)?, reads: name(row, 3)?, definition: get(row, 5)? })
+            Ok(Dependent {
+                name: name(row, 0)?,
+                materialised: get(row, 2)?,
+                reads: name(row, 3)?,
+                definition: get(row, 5)?,
+            })
         };
         rows.iter().map(view).collect()
     }

@@ -72,7 +72,8 @@ impl Session {
     }
     pub async fn disable_trigger(&self, trigger: &Trigger) -> Result<()> {
         let (table, name) = (trigger.table.quoted(), quote_identifier(&trigger.name));
-        self.batch("switch a trigger off", LONG, &format!("ALTER TABLE ONLY {table} DISABLE TRIGGER {name}")).await
+        self.batch("switch a trigger off", LONG, &format!("ALTER TABLE ONLY {table} DISABLE TRIGGER {name}"))
+            .await
     }
     /// As it was before.
     pub async fn enable_trigger(&self, trigger: &Trigger) -> Result<()> {
@@ -96,7 +97,12 @@ impl Session {
         let sql = format!("ALTER {kind} {} RENAME TO {}", from.quoted(), quote_identifier(to));
         self.batch(&format!("rename {from}"), LONG, &sql).await
     }
-    pub async fn detach_from_parent(&self, table: &TableName, parent: &TableName, partition: bool) -> Result<()> {
+    pub async fn detach_from_parent(
+        &self,
+        table: &TableName,
+        parent: &TableName,
+        partition: bool,
+    ) -> Result<()> {
         let (table, parent) = (table.quoted(), parent.quoted());
         let sql = if partition {
             format!("ALTER TABLE {parent} DETACH PARTITION {table}")
@@ -124,7 +130,8 @@ impl ForeignKey {
     /// The statement that makes it (again).
     pub fn statement(&self) -> String {
         let name = quote_identifier(&self.name);
-        let mut sql = format!("ALTER TABLE {} ADD CONSTRAINT {name} {}", self.table.quoted(), self.definition);
+        let mut sql =
+            format!("ALTER TABLE {} ADD CONSTRAINT {name} {}", self.table.quoted(), self.definition);
         if let Some(comment) = &self.comment {
             let (table, text) = (self.table.quoted(), quote_literal(comment));
             sql.push_str(&format!("; COMMENT ON CONSTRAINT {name} ON {table} IS {text}"));

@@ -44,7 +44,8 @@ pub async fn bring_back(production: &Session, taken: &Taken) -> Result<Vec<Strin
             continue;
         }
         let label = format!("foreign key {} of {} to {}", key.name, key.table, key.references);
-        let missing = |table: &TableName| format!("{label} is not back: {table} does not exist: {}", key.statement());
+        let missing =
+            |table: &TableName| format!("{label} is not back: {table} does not exist: {}", key.statement());
         if production.table(&key.table).await?.is_none() {
             findings.push(missing(&key.table));
             continue;
@@ -53,7 +54,9 @@ pub async fn bring_back(production: &Session, taken: &Taken) -> Result<Vec<Strin
             findings.push(missing(&key.references));
             continue;
         }
-        let Err(why) = production.try_statement("add a foreign key", &key.statement()).await else { continue };
+        let Err(why) = production.try_statement("add a foreign key", &key.statement()).await else {
+            continue;
+        };
         if production.is_lost() {
             return Err(why);
         }

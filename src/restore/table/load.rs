@@ -148,7 +148,9 @@ async fn clear(job: &Job<'_>, session: &Session, taken: &Taken, phases: &mut Pha
     phases.done("lock");
     for tree in asked {
         let now = session.table(&tree.asked).await?.ok_or_else(|| {
-            Error::new(Code::Refused, "the table was dropped meanwhile").at(&tree.asked).hint("run the restore again")
+            Error::new(Code::Refused, "the table was dropped meanwhile")
+                .at(&tree.asked)
+                .hint("run the restore again")
         })?;
         let parts = session.table_tree(now.oid).await?;
         let streams = rows::into_existing(tree, &parts, job.request.keep_new_columns)?;
@@ -170,7 +172,9 @@ async fn clear(job: &Job<'_>, session: &Session, taken: &Taken, phases: &mut Pha
 /// Roots that are emptied with everything below them; of all others only the table itself is.
 fn partitioned(cleared: &Cleared) -> Vec<TableName> {
     let all = cleared.tables.iter().flat_map(|t| &t.parts);
-    all.filter(|p| p.kind == crate::postgres::tables::TableKind::Partitioned).map(|p| p.name.clone()).collect()
+    all.filter(|p| p.kind == crate::postgres::tables::TableKind::Partitioned)
+        .map(|p| p.name.clone())
+        .collect()
 }
 
 /// The tables themselves and those that refer to them or belong to them, by name.
@@ -213,7 +217,11 @@ fn is_ahead(state: &SequenceState, now: SequenceValue) -> bool {
 async fn stale_views(session: &Session, cleared: &Cleared) -> Result<Vec<String>> {
     let views = session.dependent_views(&cleared.oids()).await?;
     let stale = views.into_iter().filter(|v| v.materialised);
-    Ok(stale.map(|v| format!("{} shows the old rows until: REFRESH MATERIALIZED VIEW {}", v.name, v.name.quoted())).collect())
+    Ok(stale
+        .map(|v| {
+            format!("{} shows the old rows until: REFRESH MATERIALIZED VIEW {}", v.name, v.name.quoted())
+        })
+        .collect())
 }
 
 /// What stands in the tables now is what was read at that moment.

@@ -38,7 +38,10 @@ impl TableReport {
                 Way::Beside => format!("done: {was} is in {becomes}, {rows} rows"),
                 Way::Anew => format!("done: {was} is there again, {rows} rows"),
                 Way::Rows => {
-                    format!("done: {was} has its {rows} rows again (it had {})", table.rows_before.unwrap_or(0))
+                    format!(
+                        "done: {was} has its {rows} rows again (it had {})",
+                        table.rows_before.unwrap_or(0)
+                    )
                 }
             });
         }

@@ -65,7 +65,10 @@ impl TableRequest {
 
     /// What the copy of `table` is called.
     pub fn copy_name(&self, table: &TableName) -> TableName {
-        let name = self.rename.clone().unwrap_or_else(|| crate::model::table_name::with_suffix(&table.name, "_restored"));
+        let name = self
+            .rename
+            .clone()
+            .unwrap_or_else(|| crate::model::table_name::with_suffix(&table.name, "_restored"));
         table.sibling(&name)
     }
 }

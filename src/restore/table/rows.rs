@@ -78,7 +78,12 @@ fn check_shape(then: &TableFacts, now: &TableFacts, keep_new_columns: bool) -> R
 }
 
 /// Copies one stream; the number of rows, which both sides must agree on.
-pub async fn copy(source: &Session, production: &Session, stream: &Stream, progress: &dyn Progress) -> Result<u64> {
+pub async fn copy(
+    source: &Session,
+    production: &Session,
+    stream: &Stream,
+    progress: &dyn Progress,
+) -> Result<u64> {
     let Stream { from, to, columns } = stream;
     if columns.is_empty() {
         // COPY of no columns writes a line for each row and reads none back.
@@ -89,7 +94,9 @@ pub async fn copy(source: &Session, production: &Session, stream: &Stream, progr
     let copied = copy_rows(source, from, production, to, columns, &|bytes| progress.advance(bytes)).await?;
     if copied.read != copied.written {
         let what = format!("{} rows were read and {} written", copied.read, copied.written);
-        return Err(Error::new(Code::Sql, what).at(to).hint("a rule or a trigger of production takes rows away"));
+        return Err(Error::new(Code::Sql, what)
+            .at(to)
+            .hint("a rule or a trigger of production takes rows away"));
     }
     Ok(copied.read)
 }

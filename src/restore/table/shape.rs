@@ -18,7 +18,8 @@ pub fn compare(then: &TableFacts, now: &TableFacts) -> Differences {
         match now.columns.iter().find(|c| c.name == column.name) {
             None => differences.fatal.push(format!("column {} ({}) is gone", column.name, column.type_name)),
             Some(found) if found.type_name != column.type_name => {
-                let what = format!("column {} was {} and is {}", column.name, column.type_name, found.type_name);
+                let what =
+                    format!("column {} was {} and is {}", column.name, column.type_name, found.type_name);
                 differences.fatal.push(what);
             }
             Some(found) if found.generated => {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Job;
 use super::place::Place;
 use super::request::From;
-use super::Job;
 use crate::error::{Code, Error, Result};
 use crate::model::{SystemId, TableName};
 use crate::postgres::connect_to;
@@ -14,8 +14,8 @@ use crate::postgres::privilege::Owner;
 use crate::postgres::service::PidFile;
 use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
-use crate::restore::execute;
 use crate::restore::connect;
+use crate::restore::execute;
 use crate::restore::prepare::Prepared;
 use crate::util::failpoint;
 
@@ -103,9 +103,10 @@ impl Side {
         for table in tables {
             run = run.arg("--table").arg(table.quoted());
         }
-        let said = run.run().await?.success().map_err(|e| {
-            Error::new(Code::Tools, "pg_dump cannot read the tables' definitions").because(e)
-        })?;
+        let said =
+            run.run().await?.success().map_err(|e| {
+                Error::new(Code::Tools, "pg_dump cannot read the tables' definitions").because(e)
+            })?;
         String::from_utf8(said.stdout).map_err(|e| {
             Error::new(Code::Refused, "the definitions of the tables are not in UTF-8")
                 .hint("the database is in SQL_ASCII: restore the whole cluster with --target-dir, and use pg_dump there")

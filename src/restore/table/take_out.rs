@@ -57,7 +57,10 @@ pub async fn look(job: &Job<'_>, side: &Side, production: &Production, plan: &Ta
     let mut notes = Vec::new();
     for part in trees.iter().flat_map(|t| &t.parts) {
         if part.kind == TableKind::Foreign {
-            notes.push(format!("{} is a foreign table: its rows are on another server and stay there", part.name));
+            notes.push(format!(
+                "{} is a foreign table: its rows are on another server and stay there",
+                part.name
+            ));
         }
         if part.unlogged {
             notes.push(format!("{} is unlogged: no backup has its rows, and it comes back empty", part.name));
@@ -138,8 +141,11 @@ async fn drop_foreign_keys(session: &Session, tables: &[u32], both_ways: bool) -
 async fn make_a_copy(session: &Session, tree: &Tree, notes: &mut Vec<String>) -> Result<()> {
     let oids = tree.oids();
     let keys = session.foreign_keys(&oids).await?;
-    let own: Vec<&str> =
-        keys.iter().filter(|k| tree.parts.iter().any(|p| p.name == k.table)).map(|k| k.name.as_str()).collect();
+    let own: Vec<&str> = keys
+        .iter()
+        .filter(|k| tree.parts.iter().any(|p| p.name == k.table))
+        .map(|k| k.name.as_str())
+        .collect();
     let triggers = session.triggers(&oids, false).await?;
     let rules = session.rules(&oids).await?;
     drop_foreign_keys(session, &oids, true).await?;

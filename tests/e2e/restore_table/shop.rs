@@ -93,5 +93,8 @@ pub fn definitions(pg: &Pg, table: Option<&str>) -> String {
     args.extend(table.map(|t| format!("--table={t}")));
     let text = pg.build.run_tool("pg_dump", &args);
     // A key of minor releases since August 2025, another one each time.
-    text.lines().filter(|l| !l.starts_with("\\restrict") && !l.starts_with("\\unrestrict")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .filter(|l| !l.starts_with("\\restrict") && !l.starts_with("\\unrestrict"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
