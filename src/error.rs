@@ -140,6 +140,10 @@ codes! {
     NotConfirmed = "not-confirmed", Refused, None;
     /// Refused for safety for a reason of its own.
     Refused = "refused", Refused, None;
+    /// A database did not become whole; nothing was left or changed.
+    RestoreFailed = "restore-failed", Failed, Some("restore-a-dump.md");
+    /// Tables came back with another number of rows than were dumped.
+    RowsDiffer = "rows-differ", Finding, Some("restore-a-dump.md");
     /// PostgreSQL's recovery ended elsewhere than planned, or not at all.
     RecoveryFailed = "recovery-failed", Failed, Some("restore-to-a-moment.md");
 }

@@ -1,8 +1,9 @@
 //! `pg_dump`'s custom archive format, read as it passes: header, table of contents, data blocks.
 //!
 //! Pure: from any `BufRead`, in one pass, in bounded memory but for the table of contents (of each entry the short
-//! fields are kept, the SQL is passed over). The rows of each table are counted in its own COPY data, so that a
-//! restore can be compared with what was really dumped.
+//! fields are kept, most of the SQL is passed over). The rows of each table are counted in its own COPY data, so that a
+//! restore can be compared with what was really dumped. For a restore, an archive of some of the blocks alone can be
+//! made of the stream as it passes ([`Head`]).
 //!
 //! The format's source is PostgreSQL's `pg_backup_archiver.c` (`ReadHead`, `ReadToc`, `ReadInt`, `ReadStr`) and
 //! `pg_backup_custom.c` (`_StartData`, `_StartLO`): versions 1.14 (PostgreSQL 14, 15), 1.15 (16) and 1.16 (17, 18).
@@ -10,12 +11,14 @@
 //! of the program that wrote it.
 
 mod data;
+mod pass_on;
 mod toc;
 
 use std::io::{self, BufRead};
 
 pub use data::{Block, Contents};
-pub use toc::{Toc, TocEntry};
+pub use pass_on::Head;
+pub use toc::{Section, Toc, TocEntry};
 
 use crate::error::{Code, Error, Result};
 

@@ -16,9 +16,9 @@ use crate::util::process::{Finished, Run};
 
 const ASK: Duration = Duration::from_secs(20);
 /// A dump may take days; a job's own deadline is shorter.
-const LONGEST: Duration = Duration::from_hours(24 * 14);
+pub(super) const LONGEST: Duration = Duration::from_hours(24 * 14);
 /// Complaints kept: the last of them.
-const STDERR: usize = 4 << 20;
+pub(super) const STDERR: usize = 4 << 20;
 
 /// PostgreSQL's programs for dumps, checked.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl DumpTool {
         if !scope.snapshot.is_empty() {
             run = run.arg(format!("--snapshot={}", scope.snapshot));
         }
-        run.args(tables).with_connection(info).limit(STDERR)
+        run.args(tables).with_connection(info, "pgkeep dump").limit(STDERR)
     }
 
     /// Roles and tablespaces, as plain text on standard output.
@@ -95,22 +95,23 @@ impl DumpTool {
             .arg("--globals-only")
             .arg(format!("--lock-wait-timeout={}", lock_timeout.as_millis().max(1)));
         let run = if passwords { run } else { run.arg("--no-role-passwords") };
-        run.with_connection(info).limit(STDERR)
+        run.with_connection(info, "pgkeep dump").limit(STDERR)
     }
 }
 
-trait WithConnection {
-    fn with_connection(self, info: &ConnInfo) -> Self;
+pub(super) trait WithConnection {
+    /// `application` is what it calls itself, unless the connection has a name of its own.
+    fn with_connection(self, info: &ConnInfo, application: &str) -> Self;
 }
 
 impl WithConnection for Run {
-    fn with_connection(self, info: &ConnInfo) -> Self {
-        environment(info).into_iter().fold(self, |run, (name, value)| run.env(name, value))
+    fn with_connection(self, info: &ConnInfo, application: &str) -> Self {
+        environment(info, application).into_iter().fold(self, |run, (name, value)| run.env(name, value))
     }
 }
 
 /// libpq's variables for this connection.
-fn environment(info: &ConnInfo) -> Vec<(&'static str, OsString)> {
+fn environment(info: &ConnInfo, application: &str) -> Vec<(&'static str, OsString)> {
     let mut variables: Vec<(&'static str, OsString)> = Vec::new();
     let list = |each: &dyn Fn(&super::conninfo::HostSpec) -> String| {
         OsString::from(info.hosts.iter().map(each).collect::<Vec<_>>().join(","))
@@ -150,7 +151,7 @@ fn environment(info: &ConnInfo) -> Vec<(&'static str, OsString)> {
     ] {
         variables.extend(info.value(key).map(|value| (variable, value.into())));
     }
-    variables.push(("PGAPPNAME", info.value("application_name").unwrap_or("pgkeep dump").into()));
+    variables.push(("PGAPPNAME", info.value("application_name").unwrap_or(application).into()));
     // A server process whose client was killed must not work on for an hour.
     let options = format!("{} -c client_connection_check_interval=10s", info.value("options").unwrap_or(""));
     variables.push(("PGOPTIONS", options.trim().into()));
@@ -165,8 +166,7 @@ pub fn warnings(stderr: &str) -> Vec<String> {
 /// Why a program failed, as an error with its own words. A lock that was not to be had is [`Code::Busy`].
 pub fn failure(finished: &Finished, doing: &str) -> Error {
     let stderr = finished.stderr_text();
-    let errors = complaints(&stderr, |kind| kind == "error" || kind == "fatal");
-    let said = if errors.is_empty() { last_lines(&stderr) } else { errors.join("; ") };
+    let said = said_error(finished);
     let what = format!("cannot {doing}: {}: {said}", finished.status);
     let denied = said.contains("permission denied");
     // A timeout of `--lock-wait-timeout`, or a table that was dropped before it was locked. The server's own words may
@@ -194,8 +194,15 @@ pub fn failure(finished: &Finished, doing: &str) -> Error {
     error
 }
 
+/// The errors among a program's words, or the last of them.
+pub(super) fn said_error(finished: &Finished) -> String {
+    let stderr = finished.stderr_text();
+    let errors = complaints(&stderr, |kind| kind == "error" || kind == "fatal");
+    if errors.is_empty() { last_lines(&stderr) } else { errors.join("; ") }
+}
+
 /// `pg_dump: warning: …` with the `detail:` and `hint:` lines after it (logging.c of src/common).
-fn complaints(stderr: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+pub(super) fn complaints(stderr: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut inside = false;
     for line in stderr.lines() {
@@ -278,7 +285,7 @@ mod tests {
         };
         let info =
             ConnInfo::resolve_in("host=/run,db2 port=5433 user=dumper options='-c a=b'", &around).unwrap();
-        let variables = environment(&info.with_dbname("host=elsewhere"));
+        let variables = environment(&info.with_dbname("host=elsewhere"), "x");
         let value = |name: &str| {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| value.to_str().unwrap().to_owned())

@@ -2,9 +2,10 @@
 //! leaving its children behind.
 //!
 //! The program gets a process group of its own. When the deadline passes, or the future is dropped, the whole group
-//! is killed. [`Run::stream`] hands on endless output as it comes. A daemon that it started in a session of its own
-//! (`pg_ctl start`) is not part of the group and lives.
+//! is killed. [`Run::stream`] hands on endless output as it comes, [`Run::feed`] hands endless input in. A daemon that
+//! it started in a session of its own (`pg_ctl start`) is not part of the group and lives.
 
+mod feed;
 mod stream;
 
 use std::ffi::{OsStr, OsString};
@@ -18,6 +19,7 @@ use tokio::process::{Child, Command};
 
 use crate::error::{Code, Error, Result};
 
+pub use feed::{Fed, reader_is_gone};
 pub use stream::Streamed;
 
 /// How much of each output is kept unless `limit` says otherwise.

@@ -7,8 +7,8 @@ use super::{Archive, damaged};
 use crate::error::Result;
 
 /// Types of blocks: `BLK_DATA`, `BLK_BLOBS`.
-const TABLE: u8 = 1;
-const LARGE_OBJECTS: u8 = 3;
+pub(super) const TABLE: u8 = 1;
+pub(super) const LARGE_OBJECTS: u8 = 3;
 
 /// What one entry's data was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -27,7 +27,11 @@ pub struct TocEntry {
     pub description: String,
     pub section: Section,
     pub schema: Option<String>,
+    /// None for the database's own.
+    pub tablespace: Option<String>,
     pub owner: String,
+    /// The SQL, of those entries alone that name roles or the database itself: a restore must know these names.
+    pub definition: Option<String>,
     /// Dump ids.
     pub dependencies: Vec<u32>,
 }
@@ -44,6 +48,14 @@ pub enum Section {
 impl TocEntry {
     pub fn is_table_data(&self) -> bool {
         self.description == "TABLE DATA"
+    }
+    /// It is the database's own: its settings, grants, comment or label. `pg_restore` makes these with `--create` only.
+    pub fn is_of_database(&self) -> bool {
+        match self.description.as_str() {
+            "DATABASE" | "DATABASE PROPERTIES" => true,
+            "ACL" | "COMMENT" | "SECURITY LABEL" => self.tag.starts_with("DATABASE "),
+            _ => false,
+        }
     }
 }
 
@@ -77,13 +89,18 @@ fn entry<R: BufRead>(fields: &mut Fields<R>, version: (u8, u8)) -> Result<TocEnt
         4 => Section::PostData,
         _ => Section::None,
     };
-    // Definition, drop statement, COPY statement.
-    for _ in 0..3 {
+    let definition = if is_definition_kept(&description, &tag) {
+        Some(fields.text()?)
+    } else {
         fields.skip_string()?;
-    }
-    let schema = fields.string()?.map(|s| String::from_utf8_lossy(&s).into_owned()).filter(|s| !s.is_empty());
-    // Tablespace, table access method.
+        None
+    };
+    // Drop statement, COPY statement.
     fields.skip_string()?;
+    fields.skip_string()?;
+    let schema = Some(fields.text()?).filter(|s| !s.is_empty());
+    let tablespace = Some(fields.text()?).filter(|s| !s.is_empty());
+    // Table access method.
     fields.skip_string()?;
     if version >= (1, 16) {
         // The kind of relation.
@@ -110,9 +127,19 @@ fn entry<R: BufRead>(fields: &mut Fields<R>, version: (u8, u8)) -> Result<TocEnt
         description,
         section,
         schema,
+        tablespace,
         owner,
+        definition,
         dependencies,
     })
+}
+
+fn is_definition_kept(description: &str, tag: &str) -> bool {
+    match description {
+        "DATABASE PROPERTIES" | "ACL" | "DEFAULT ACL" | "POLICY" => true,
+        "COMMENT" | "SECURITY LABEL" => tag.starts_with("DATABASE "),
+        _ => false,
+    }
 }
 
 /// Ids are written in decimal digits.

@@ -16,7 +16,7 @@ use super::{Captured, Finished, Group, Keep, LINGER, Run, capture, kill};
 use crate::error::{Code, Error, Result};
 
 /// What the pipe may hold: a program that can go on writing is woken less often. (The kernel may grant less.)
-const PIPE_BYTES: i32 = 1 << 20;
+pub(super) const PIPE_BYTES: i32 = 1 << 20;
 
 /// What became of a streamed run.
 #[derive(Debug)]
