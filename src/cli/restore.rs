@@ -1,5 +1,6 @@
 //! `pgkeep restore`: the plan is shown, confirmed, carried out and reported.
 
+mod database;
 mod table;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ enum Ends {
     Promote(Where),
     /// Stops and removes a side instance.
     Discard(Leftover),
+    Database(Box<database::Args>),
     Table(Box<table::Args>),
 }
 
@@ -137,6 +139,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
             table::discard_leftovers(ctx, what.scratch_dir.as_deref())
         }
         Some(Ends::Discard(what)) => discard(ctx, &what.place),
+        Some(Ends::Database(args)) => database::run(ctx, args),
         Some(Ends::Table(args)) => table::run(ctx, args),
     }
 }

@@ -88,6 +88,12 @@ impl Session {
         self.batch(&format!("make database {}", new.name), FILES, &new.statement(self.major())).await
     }
 
+    /// Whether this session's role may make databases.
+    pub async fn may_create_databases(&self) -> Result<bool> {
+        let sql = "SELECT rolcreatedb OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
+        self.value("look at the role's rights", sql).await
+    }
+
     /// Ends whoever is connected. One that is not there is no error.
     pub async fn drop_database(&self, name: &str) -> Result<()> {
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_identifier(name));
@@ -151,7 +157,7 @@ impl Session {
     }
 
     /// Rows of the table itself, without those of its children.
-    pub async fn count_rows(&self, table: &TableName) -> Result<u64> {
+    pub async fn count_own_rows(&self, table: &TableName) -> Result<u64> {
         let sql = format!("SELECT pg_catalog.count(*) FROM ONLY {}", table.quoted());
         let row = self.row(&format!("count the rows of {table}"), COUNT, &sql, &[]).await?;
         Ok(u64::try_from(get::<i64>(&row, 0)?).unwrap_or(0))

@@ -43,6 +43,8 @@ pub const LOCK_EXPIRE: i32 = 2;
 pub const LOCK_DUMP: i32 = 11;
 pub const LOCK_SCHEMA: i32 = 12;
 pub const LOCK_TABLES: i32 = 13;
+/// One restore of a database at a time on a server: what has a name of ours is a leftover then.
+pub const LOCK_RESTORE: i32 = 21;
 
 pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 

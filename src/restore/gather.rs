@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::codec::Identities;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::model::{BackupId, ClusterName, RepoName, ShortDigest, SystemId, TimelineId};
+use crate::model::{BackupId, BackupKind, ClusterName, RepoName, ShortDigest, SystemId, TimelineId};
 use crate::postgres::history::History;
 use crate::repository::catalog::Catalog;
 use crate::repository::configured::{self, Patience};
@@ -29,7 +29,7 @@ pub struct Held {
     pub repositories: Vec<RepoName>,
 }
 
-/// The repositories that answered, and their base backups.
+/// The repositories that answered, and their backups of the kinds that were asked for.
 pub struct Archive {
     pub cluster: ClusterName,
     pub repositories: Vec<Repository>,
@@ -48,11 +48,27 @@ pub struct Wal {
 }
 
 impl Archive {
+    /// With the base backups, of which there is at least one.
     pub async fn load(
         config: &Config,
         cluster: &ClusterName,
         only: Option<&RepoName>,
         trusted: &[PublicHostKey],
+    ) -> Result<Self> {
+        let archive = Self::load_kinds(config, cluster, only, trusted, BackupKind::is_base).await?;
+        if archive.backups.is_empty() {
+            return Err(archive.without("base backup"));
+        }
+        Ok(archive)
+    }
+
+    /// With the backups of some kinds, if there are any.
+    pub async fn load_kinds(
+        config: &Config,
+        cluster: &ClusterName,
+        only: Option<&RepoName>,
+        trusted: &[PublicHostKey],
+        wanted: impl Fn(BackupKind) -> bool,
     ) -> Result<Self> {
         let trust = trusted.iter().fold(access::trust(config)?, |trust, key| trust.and(key.clone()));
         let opened = configured::open_all(config, only, Patience::default()).await?;
@@ -68,7 +84,7 @@ impl Archive {
         }
         for repository in repositories {
             match Catalog::load(&repository, cluster, &trust).await {
-                Ok(catalog) => archive.take(repository, catalog),
+                Ok(catalog) => archive.take(repository, catalog, &wanted),
                 Err(error) if repository.required => return Err(needs_all(error, only)),
                 Err(error) => {
                     archive
@@ -77,18 +93,19 @@ impl Archive {
                 }
             }
         }
-        if archive.backups.is_empty() {
-            let names: Vec<_> =
-                archive.repositories.iter().map(|r| r.storage.location().to_owned()).collect();
-            return Err(Error::new(Code::NoBackup, format!("there is no base backup of cluster {cluster}"))
-                .at(names.join(", "))
-                .hint("`pgkeep list` shows what there is; check --cluster and the repositories"));
-        }
         Ok(archive)
     }
 
-    fn take(&mut self, repository: Repository, catalog: Catalog) {
-        for entry in catalog.backups.into_iter().filter(|e| e.record.kind.is_base()) {
+    /// There is none of what was looked for.
+    pub fn without(&self, what: &str) -> Error {
+        let names: Vec<_> = self.repositories.iter().map(|r| r.storage.location().to_owned()).collect();
+        Error::new(Code::NoBackup, format!("there is no {what} of cluster {}", self.cluster))
+            .at(names.join(", "))
+            .hint("`pgkeep list` shows what there is; check --cluster and the repositories")
+    }
+
+    fn take(&mut self, repository: Repository, catalog: Catalog, wanted: &impl Fn(BackupKind) -> bool) {
+        for entry in catalog.backups.into_iter().filter(|e| wanted(e.record.kind)) {
             let id = entry.record.id.clone();
             let held = self.backups.entry(id).or_insert_with(|| Held {
                 record: entry.record,

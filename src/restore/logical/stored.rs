@@ -1,0 +1,114 @@
+//! A stream of a logical backup: its objects in one repository, joined, decrypted and decompressed as they are read.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read};
+
+use tokio::runtime::Handle;
+
+use crate::codec::{Identities, open_sealed};
+use crate::error::{Code, Error, Result};
+use crate::model::ClusterName;
+use crate::repository::Repository;
+use crate::repository::body_reader::BodyReader;
+use crate::repository::keys::backup;
+use crate::repository::record::{BackupRecord, ObjectEntry};
+
+const BUFFER: usize = 256 << 10;
+
+/// Where it lies. Read it as often as needed, on blocking threads.
+#[derive(Clone)]
+pub struct StoredStream {
+    repository: Repository,
+    /// Its own, whose suffix says how it was sealed.
+    key: String,
+    /// All its objects, in their order, with whole keys.
+    parts: Vec<ObjectEntry>,
+    identities: Option<Identities>,
+    runtime: Handle,
+}
+
+impl StoredStream {
+    /// Finds the stream stored under a relative key. Must be called inside a runtime.
+    pub fn new(
+        repository: &Repository,
+        cluster: &ClusterName,
+        record: &BackupRecord,
+        relative: &str,
+        identities: Option<&Identities>,
+    ) -> Result<Self> {
+        let whole = |key: &str| backup::object(cluster, &record.id, key);
+        let parts: Vec<ObjectEntry> =
+            record.parts(relative).into_iter().map(|o| ObjectEntry { key: whole(&o.key), ..o.clone() }).collect();
+        let key = whole(relative);
+        if parts.is_empty() {
+            return Err(Error::new(Code::Damaged, "the backup's record does not have this object").at(key));
+        }
+        Ok(Self {
+            repository: repository.clone(),
+            key,
+            parts,
+            identities: identities.cloned(),
+            runtime: Handle::current(),
+        })
+    }
+
+    pub fn stored_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+    /// For messages.
+    pub fn place(&self) -> String {
+        self.repository.place(&self.key)
+    }
+
+    /// Says that the repository has every object, as long as it was stored.
+    pub async fn check_length(&self) -> Result<()> {
+        for part in &self.parts {
+            let place = self.repository.place(&part.key);
+            match self.repository.storage.head(&part.key).await? {
+                Some(info) if info.bytes == part.bytes => {}
+                Some(info) => {
+                    let what = format!("the object has {} bytes, and {} were stored", info.bytes, part.bytes);
+                    return Err(Error::new(Code::Damaged, what).at(place));
+                }
+                None => return Err(Error::new(Code::ObjectMissing, "an object of the backup is gone").at(place)),
+            }
+        }
+        Ok(())
+    }
+
+    /// From the beginning. Dropping the reader ends the transfer.
+    pub fn open(&self) -> Result<impl BufRead + Send + use<>> {
+        let joined = Joined {
+            repository: self.repository.clone(),
+            runtime: self.runtime.clone(),
+            current: None,
+            left: self.parts.iter().map(|part| part.key.clone()).collect(),
+        };
+        let opened = open_sealed(joined, &self.key, self.identities.as_ref())?;
+        Ok(BufReader::with_capacity(BUFFER, opened))
+    }
+}
+
+/// One object after the other, each opened when it is needed.
+struct Joined {
+    repository: Repository,
+    runtime: Handle,
+    current: Option<BodyReader>,
+    left: VecDeque<String>,
+}
+
+impl Read for Joined {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(body) = &mut self.current {
+                let n = body.read(buffer)?;
+                if n > 0 || buffer.is_empty() {
+                    return Ok(n);
+                }
+                self.current = None;
+            }
+            let Some(key) = self.left.pop_front() else { return Ok(0) };
+            self.current = Some(BodyReader::open_on(&self.runtime, &self.repository, &key, None));
+        }
+    }
+}
