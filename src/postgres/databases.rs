@@ -109,6 +109,27 @@ impl Session {
         rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
     }
 
+    /// Subscriptions of a database: with one it cannot be dropped.
+    pub async fn subscriptions_of(&self, database: &str) -> Result<Vec<String>> {
+        let sql = "SELECT s.subname::pg_catalog.text FROM pg_catalog.pg_subscription s \
+                   JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname::pg_catalog.text = $1";
+        let rows = self.rows("list the subscriptions", QUICK, sql, &[(&database, Type::TEXT)]).await?;
+        rows.iter().map(|row| get(row, 0)).collect()
+    }
+
+    /// Drops one of this database without a word to its publisher, whose slot is not ours.
+    pub async fn forget_subscription(&self, name: &str) -> Result<()> {
+        let name = quote_identifier(name);
+        for sql in [
+            format!("ALTER SUBSCRIPTION {name} DISABLE"),
+            format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"),
+            format!("DROP SUBSCRIPTION {name}"),
+        ] {
+            self.batch("drop a subscription", RENAME, &sql).await?;
+        }
+        Ok(())
+    }
+
     /// Everybody who is connected to a database.
     pub async fn sessions_in(&self, database: &str) -> Result<Vec<OtherSession>> {
         let sql = "SELECT pid, coalesce(usename::pg_catalog.text, backend_type), coalesce(application_name, ''), \

@@ -36,6 +36,7 @@ mod postgres_session;
 mod prefetch;
 mod refusals;
 mod restore_crash;
+mod restore_database;
 mod restore_fork;
 mod restore_in_place;
 mod restore_modes;

@@ -15,12 +15,17 @@ use crate::restore::report::Phases;
 use crate::util::failpoint;
 
 /// Ok means that the database has its name; look at [`DatabaseReport::holds`].
-pub async fn run(task: &DatabaseTask<'_>, prepared: Prepared) -> Result<DatabaseReport> {
+pub async fn run(task: &DatabaseTask<'_>, mut prepared: Prepared) -> Result<DatabaseReport> {
     let mut phases = Phases::start();
     let mut report = blank(&prepared);
     lock(&prepared).await?;
     remove_leftovers(task, &prepared, &mut report).await?;
     still_as_planned(task, &prepared).await?;
+    let session = &prepared.production.session;
+    let (roles, tablespaces) = (session.role_names().await?, session.tablespace_names().await?);
+    prepared.making.without(&roles, &tablespaces);
+    report.roles_made.clone_from(&prepared.making.roles);
+    report.tablespaces_made.clone_from(&prepared.making.tablespaces);
     let mut unfinished = Leftover { database: leftovers::fresh_name(), made: Unfinished::default() };
     let work = make(task, &prepared, &mut unfinished, &mut report, &mut phases);
     let done = tokio::select! {
@@ -54,8 +59,8 @@ fn blank(prepared: &Prepared) -> DatabaseReport {
         differ: Vec::new(),
         kept_as: None,
         dropped: false,
-        roles_made: prepared.making.roles.clone(),
-        tablespaces_made: prepared.making.tablespaces.clone(),
+        roles_made: Vec::new(),
+        tablespaces_made: Vec::new(),
         removed: Vec::new(),
         warnings: Vec::new(),
         notes: Vec::new(),
@@ -83,7 +88,7 @@ async fn remove_leftovers(
     let session = &prepared.production.session;
     for leftover in leftovers::find(session).await? {
         task.progress.note(&format!("removing {}, which a killed restore has left", leftover.database));
-        report.notes.extend(leftovers::remove(session, &leftover).await?);
+        report.notes.extend(leftovers::remove(session, &prepared.production.info, &leftover).await?);
         report.removed.push(leftover.database);
     }
     Ok(())
@@ -223,11 +228,11 @@ async fn take_back(
 ) -> Error {
     task.progress.phase("taking everything back");
     // A server that is full has no room for another session, and the first one may be lost.
-    let mut removed = leftovers::remove(&prepared.production.session, unfinished).await;
+    let mut removed = leftovers::remove(&prepared.production.session, &prepared.production.info, unfinished).await;
     if prepared.production.session.is_lost() {
         removed = async {
             let fresh = connect_to(&info_of(&prepared.production, CONTROL_DATABASE)).await?;
-            leftovers::remove(&fresh, unfinished).await
+            leftovers::remove(&fresh, &prepared.production.info, unfinished).await
         }
         .await;
     }

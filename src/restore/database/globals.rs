@@ -108,6 +108,20 @@ impl Making {
         making
     }
 
+    /// Without what has come to be there meanwhile: it is somebody else's.
+    pub fn without(&mut self, roles: &BTreeSet<String>, tablespaces: &BTreeSet<String>) {
+        self.roles.retain(|name| !roles.contains(name));
+        self.tablespaces.retain(|name| !tablespaces.contains(name));
+        let (roles, tablespaces) = (&self.roles, &self.tablespaces);
+        let ours = |statement: &String| match sql_text::about(statement) {
+            Some(About::Role(name)) => roles.contains(&name),
+            Some(About::Tablespace(name)) => tablespaces.contains(&name),
+            None => false,
+        };
+        self.role_statements.retain(ours);
+        self.tablespace_statements.retain(ours);
+    }
+
     /// What is still missing after it.
     pub fn lacks(&self, missing: &Needs) -> Needs {
         let made = |all: &[String]| all.iter().cloned().collect::<BTreeSet<_>>();
@@ -150,6 +164,10 @@ mod tests {
         assert!(making.role_statements.iter().all(|s| !s.contains("TO postgres") && !s.contains("postgres WITH")));
         assert_eq!(making.tablespace_statements.len(), 2);
         assert_eq!(making.lacks(&missing).text(), "roles gone");
+        let mut less = making.clone();
+        less.without(&names(&["readers", "postgres"]), &names(&["fast"]));
+        assert_eq!((less.roles.join(","), less.role_statements.len()), ("app".into(), 4));
+        assert!(less.tablespace_statements.is_empty());
         let nothing = Making::of(SCRIPT, &names(&["postgres", "app", "readers"]), &Needs::default());
         assert_eq!(nothing, Making::default());
     }

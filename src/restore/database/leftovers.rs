@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::postgres::databases::{drop_role, drop_tablespace};
 use crate::postgres::session::Session;
+use crate::postgres::{ConnInfo, connect_to};
 
 /// How unfinished databases are called; hex digits follow.
 pub const PREFIX: &str = "pgkeep_restoring_";
@@ -49,7 +50,15 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// Removes the database and what was made for it. What has come to be used elsewhere stays; it is said in the result.
-pub async fn remove(session: &Session, leftover: &Leftover) -> Result<Vec<String>> {
+/// `info` leads to the same server as `session`.
+pub async fn remove(session: &Session, info: &ConnInfo, leftover: &Leftover) -> Result<Vec<String>> {
+    let subscriptions = session.subscriptions_of(&leftover.database).await?;
+    if !subscriptions.is_empty() {
+        let inside = connect_to(&info.clone().with_dbname(&leftover.database)).await?;
+        for name in &subscriptions {
+            inside.forget_subscription(name).await?;
+        }
+    }
     session.drop_database(&leftover.database).await?;
     let mut stays = Vec::new();
     let tablespaces = leftover.made.tablespaces.iter().rev().map(|name| ("tablespace", name, drop_tablespace(name)));

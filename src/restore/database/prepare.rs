@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::globals::{self, Making, Needs};
+use super::leftovers::Leftover;
 use super::plan::{self, DatabasePlan, Existing, PlannedBackup};
 use super::request::{DatabaseRequest, with_suffix};
 use super::{DatabaseTask, leftovers, lists};
@@ -63,7 +64,8 @@ pub async fn run(task: &DatabaseTask<'_>) -> Result<Prepared> {
     let running = task.cluster.data_directory.as_deref().and_then(service::server_program);
     let bin_directory = task.cluster.bin_directory.as_deref();
     let tool = RestoreTool::find(production.major, bin_directory, running.as_deref()).await?;
-    let making = make_globals(task, &chosen, &repository, &head, &production).await?;
+    let left = leftovers::find(&production.session).await?;
+    let making = make_globals(task, &chosen, &repository, &head, &production, &left).await?;
     let existing = existing(task, &chosen, &production).await?;
 
     let tables: Vec<u64> = chosen.database.tables.iter().map(|t| t.bytes).collect();
@@ -80,7 +82,7 @@ pub async fn run(task: &DatabaseTask<'_>) -> Result<Prepared> {
     plan.roles_made.clone_from(&making.roles);
     plan.tablespaces_made.clone_from(&making.tablespaces);
     plan.jobs = lists.data.len().max(lists.indexes.len()).max(1);
-    plan.leftovers = leftovers::find(&production.session).await?.into_iter().map(|l| l.database).collect();
+    plan.leftovers = left.into_iter().map(|l| l.database).collect();
     plan.warnings.splice(0..0, archive.notes);
     Ok(Prepared { plan, production, tool, stream, head, indexed: chosen.database, making, lists })
 }
@@ -168,6 +170,7 @@ async fn make_globals(
     repository: &Repository,
     head: &Head,
     production: &Production,
+    leftovers: &[Leftover],
 ) -> Result<Making> {
     let request = task.request;
     let mut needs = Needs::of(&head.toc, request.no_owner, request.no_tablespaces);
@@ -178,8 +181,14 @@ async fn make_globals(
     if !request.no_tablespaces {
         needs.tablespaces.extend(Some(facts.tablespace.clone()).filter(|t| !t.is_empty()));
     }
-    let roles = production.session.role_names().await?;
-    let missing = needs.missing(&roles, &production.session.tablespace_names().await?);
+    // What a killed restore has made is removed before this one makes its own.
+    let (mut roles, mut tablespaces) =
+        (production.session.role_names().await?, production.session.tablespace_names().await?);
+    for leftover in leftovers {
+        leftover.made.roles.iter().for_each(|name| _ = roles.remove(name));
+        leftover.made.tablespaces.iter().for_each(|name| _ = tablespaces.remove(name));
+    }
+    let missing = needs.missing(&roles, &tablespaces);
     let mut making = Making::default();
     if request.globals {
         let object = chosen.index.globals.as_ref().ok_or_else(|| {

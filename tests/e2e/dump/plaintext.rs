@@ -48,3 +48,28 @@ fn neither_during_nor_after_a_dump_and_an_export_is_a_row_readable_anywhere() {
     }
     env.fsck().assert_whole();
 }
+
+#[test]
+fn neither_during_nor_after_a_restore_of_a_database_is_a_row_readable_anywhere() {
+    let env = EnvOptions::new(18).not_archiving().build();
+    env.pg.sql("create database shop");
+    env.pg.session_in("shop").sql(
+        "create table t as select n, 'KanarienvogelQx7' || md5(n::text) as t from generate_series(1, 5000) n; \
+         create table u as table t",
+    );
+    env.pgkeep.run(["backup", "dump", "-d", "shop"]).ok();
+    for step in ["database-after-definitions", "database-after-rows", "database-before-publish"] {
+        let pgkeep = env.pgkeep.clone().failpoint(step, "return(stop)");
+        let args = ["restore", "database", "shop", "--from", "latest", "--as", step, "--jobs", "2", "--yes"];
+        let running = pgkeep.spawn(args);
+        eventually("it stands still", Duration::from_secs(30), || running.is_stopped());
+        the_marker_is_nowhere(&env);
+        running.signal(nix::sys::signal::Signal::SIGCONT);
+        running.wait().ok();
+        the_marker_is_nowhere(&env);
+    }
+    // In the middle of the rows, with a program that does not go on.
+    let slow = env.pgkeep.clone().failpoint("database-after-rows", "return(kill)");
+    slow.run(["restore", "database", "shop", "--from", "latest", "--as", "x", "--yes"]).was_killed();
+    the_marker_is_nowhere(&env);
+}
