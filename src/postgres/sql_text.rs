@@ -146,40 +146,44 @@ pub fn about(statement: &str) -> Option<About> {
     }
 }
 
-/// The roles that grants, default privileges and policies name. `PUBLIC` is none.
+/// The roles that grants, default privileges, policies and settings of a role name. `PUBLIC` is none.
 pub fn roles(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for statement in statements(text) {
         let all: Vec<Kind> = tokens(&statement).into_iter().map(|t| t.kind).collect();
-        let mut at = 0;
-        while at < all.len() {
-            // An expression names none.
-            if all[at].is("using") || all[at].is("check") {
-                break;
+        let is = |at: usize, keyword: &str| all.get(at).is_some_and(|kind| kind.is(keyword));
+        match () {
+            // What follows a setting's TO is its value.
+            () if is(0, "alter") && is(1, "database") => {}
+            () if is(0, "alter") && is(1, "role") => {
+                found.extend(all.get(2).and_then(Kind::name).map(str::to_owned));
             }
-            let lists = ["to", "from", "role", "authorization"];
-            if !lists.iter().any(|keyword| all[at].is(keyword)) {
-                at += 1;
-                continue;
-            }
-            loop {
-                at += 1;
-                let name = match all.get(at) {
-                    Some(Kind::Literal(name)) => Some(name.as_str()),
-                    Some(other) if !other.is("public") && !other.is("default") => other.name(),
-                    _ => None,
-                };
-                found.extend(name.map(str::to_owned));
-                at += 1;
-                if all.get(at) != Some(&Kind::Sign(',')) {
-                    break;
-                }
-            }
+            () => listed_roles(&all, &mut found),
         }
     }
     found.sort_unstable();
     found.dedup();
     found
+}
+
+fn listed_roles(all: &[Kind], found: &mut Vec<String>) {
+    let lists = ["to", "from", "role", "authorization"];
+    let mut at = 0;
+    // An expression names none.
+    while at < all.len() && !all[at].is("using") && !all[at].is("check") {
+        if !lists.iter().any(|keyword| all[at].is(keyword)) {
+            at += 1;
+            continue;
+        }
+        loop {
+            let known = |kind: &&Kind| !kind.is("public") && !kind.is("default");
+            found.extend(all.get(at + 1).filter(known).and_then(Kind::name).map(str::to_owned));
+            at += 2;
+            if all.get(at) != Some(&Kind::Sign(',')) {
+                break;
+            }
+        }
+    }
 }
 
 /// Statements about the database `from`, made to be about `to` (quoted already). None where one does not name it so.
@@ -255,6 +259,8 @@ mod tests {
         let policy = "CREATE POLICY own ON app.secret FOR SELECT TO a, \"B\" USING ((who = CURRENT_USER) AND f(x, 'to y'));";
         assert_eq!(roles(policy), ["B", "a"]);
         assert!(roles("CREATE POLICY own ON s USING (extract(day from at) = 1);").is_empty());
+        let settings = "ALTER DATABASE x SET search_path TO a, 'b'; ALTER ROLE r IN DATABASE x SET work_mem TO '7MB';";
+        assert_eq!(roles(settings), ["r"]);
     }
 
     #[test]
