@@ -171,7 +171,8 @@ impl Session {
         self.names("list the roles", "SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles").await
     }
     pub async fn tablespace_names(&self) -> Result<BTreeSet<String>> {
-        self.names("list the tablespaces", "SELECT spcname::pg_catalog.text FROM pg_catalog.pg_tablespace").await
+        self.names("list the tablespaces", "SELECT spcname::pg_catalog.text FROM pg_catalog.pg_tablespace")
+            .await
     }
     async fn names(&self, doing: &str, sql: &str) -> Result<BTreeSet<String>> {
         self.rows(doing, QUICK, sql, &[]).await?.iter().map(|row| get(row, 0)).collect()
@@ -222,7 +223,8 @@ mod tests {
             icu_rules: None,
             tablespace: Some("Fast 1"),
         };
-        let head = "CREATE DATABASE \"new\" TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'de_DE' LC_CTYPE 'C'";
+        let head =
+            "CREATE DATABASE \"new\" TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'de_DE' LC_CTYPE 'C'";
         assert_eq!(libc.statement(PgMajor(14)), format!("{head} TABLESPACE \"Fast 1\""));
         assert_eq!(libc.statement(PgMajor(18)), format!("{head} LOCALE_PROVIDER libc TABLESPACE \"Fast 1\""));
         let icu = NewDatabase {

@@ -107,13 +107,15 @@ pub fn failure(finished: &Finished, doing: &str) -> Error {
     let what = format!("cannot {doing}: {}: {said}", finished.status);
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if has(&["too many clients", "too many connections", "remaining connection slots"]) {
-        return Error::new(Code::ServerFull, what)
-            .at(&finished.program)
-            .hint("the server has no free connection: ask for fewer with --jobs, or end some, and run it again");
+        return Error::new(Code::ServerFull, what).at(&finished.program).hint(
+            "the server has no free connection: ask for fewer with --jobs, or end some, and run it again",
+        );
     }
     let error = Error::new(Code::RestoreFailed, what).at(&finished.program);
     match () {
-        () if has(&["No space left on device"]) => error.hint("make room on the server's disk and run it again"),
+        () if has(&["No space left on device"]) => {
+            error.hint("make room on the server's disk and run it again")
+        }
         () if said.contains("role \"") && said.contains("does not exist") => {
             error.hint("--globals makes the roles that are missing; --no-owner leaves owners and grants out")
         }

@@ -254,12 +254,14 @@ mod tests {
         let grants = "REVOKE ALL ON TABLE \"to\" FROM PUBLIC;\nSET SESSION AUTHORIZATION boss;\nGRANT SELECT(\"from\",b) ON \
                       TABLE t TO \"Reader X\" WITH GRANT OPTION;\nRESET SESSION AUTHORIZATION;";
         assert_eq!(roles(grants), ["Reader X", "boss"]);
-        let default = "ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA app GRANT SELECT ON TABLES TO reader;";
+        let default =
+            "ALTER DEFAULT PRIVILEGES FOR ROLE owner IN SCHEMA app GRANT SELECT ON TABLES TO reader;";
         assert_eq!(roles(default), ["owner", "reader"]);
         let policy = "CREATE POLICY own ON app.secret FOR SELECT TO a, \"B\" USING ((who = CURRENT_USER) AND f(x, 'to y'));";
         assert_eq!(roles(policy), ["B", "a"]);
         assert!(roles("CREATE POLICY own ON s USING (extract(day from at) = 1);").is_empty());
-        let settings = "ALTER DATABASE x SET search_path TO a, 'b'; ALTER ROLE r IN DATABASE x SET work_mem TO '7MB';";
+        let settings =
+            "ALTER DATABASE x SET search_path TO a, 'b'; ALTER ROLE r IN DATABASE x SET work_mem TO '7MB';";
         assert_eq!(roles(settings), ["r"]);
     }
 

@@ -17,7 +17,11 @@ use crate::repository::keys::backup;
 use crate::repository::logical_index::LogicalIndex;
 
 /// Reads the index from the first repository that gives it whole. `identities` open metadata.
-pub async fn read_index(archive: &Archive, held: &Held, identities: Option<&Identities>) -> Result<LogicalIndex> {
+pub async fn read_index(
+    archive: &Archive,
+    held: &Held,
+    identities: Option<&Identities>,
+) -> Result<LogicalIndex> {
     let record = &held.record;
     let relative = record.objects.iter().map(|o| &o.key).find(|key| backup::is_index(key));
     let relative =

@@ -41,8 +41,10 @@ fn restored(env: &TestEnv, args: &[&str]) -> Value {
 
 /// Every database with its rows and owner, and every role: what a failed restore must not change.
 fn whole_server(env: &TestEnv) -> BTreeMap<String, String> {
-    let databases = env.pg.sql("select datname, pg_get_userbyid(datdba) || coalesce(shobj_description(oid, 'pg_database'), '') \
-                                from pg_database where datallowconn order by 1");
+    let databases = env.pg.sql(
+        "select datname, pg_get_userbyid(datdba) || coalesce(shobj_description(oid, 'pg_database'), '') \
+                                from pg_database where datallowconn order by 1",
+    );
     let mut found = BTreeMap::new();
     for row in databases {
         let (name, facts) = (row[0].clone().unwrap(), row[1].clone().unwrap());

@@ -105,7 +105,11 @@ async fn work(ctx: &Context, args: &Args, task: &DatabaseTask<'_>) -> Result<Opt
         () = ctx.cancel.cancelled() => return Err(Error::new(Code::Cancelled, "ended by a signal; nothing was done")),
     };
     if args.dry_run {
-        if ctx.json { ctx.print_json(&prepared.plan)? } else { ctx.print(&plan::text(&prepared.plan))? }
+        if ctx.json {
+            ctx.print_json(&prepared.plan)?;
+        } else {
+            ctx.print(&plan::text(&prepared.plan))?;
+        }
         return Ok(None);
     }
     ctx.say(&plan::text(&prepared.plan));
@@ -146,7 +150,11 @@ fn confirm(ctx: &Context, args: &Args, plan: &DatabasePlan) -> Result<()> {
 }
 
 fn conclude(ctx: &Context, report: &DatabaseReport) -> Result<Outcome> {
-    if ctx.json { ctx.print_json(report)? } else { ctx.print(&report.text())? }
+    if ctx.json {
+        ctx.print_json(report)?;
+    } else {
+        ctx.print(&report.text())?;
+    }
     for note in &report.notes {
         ctx.say(&format!("note: {note}"));
     }

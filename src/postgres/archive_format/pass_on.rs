@@ -125,8 +125,7 @@ impl<R: BufRead> Archive<R> {
         seen: &mut impl FnMut(u64),
     ) -> Result<()> {
         loop {
-            let length =
-                self.fields.length()?.ok_or_else(|| damaged("a piece of data has no length"))?;
+            let length = self.fields.length()?.ok_or_else(|| damaged("a piece of data has no length"))?;
             let Some(sink) = to.as_mut() else {
                 if length == 0 {
                     return Ok(());
@@ -186,7 +185,7 @@ mod tests {
     }
     fn block(id: u32, rows: &[&str]) -> Vec<u8> {
         let mut bytes = [vec![TABLE], int(id)].concat();
-        rows.iter().for_each(|row| bytes.extend(text(row)));
+        bytes.extend(rows.iter().flat_map(|row| text(row)));
         bytes.extend(int(0));
         bytes
     }

@@ -31,7 +31,11 @@ impl std::fmt::Display for Difference {
 }
 
 /// Counts over `sessions` connections to the new database.
-pub async fn differences(info: &ConnInfo, database: &IndexedDatabase, sessions: usize) -> Result<Vec<Difference>> {
+pub async fn differences(
+    info: &ConnInfo,
+    database: &IndexedDatabase,
+    sessions: usize,
+) -> Result<Vec<Difference>> {
     // The script of an extension may fill its table too: what was dumped comes on top.
     let session = connect_to(info).await?;
     let relations = session.user_relations().await?;
@@ -52,9 +56,8 @@ pub async fn differences(info: &ConnInfo, database: &IndexedDatabase, sessions: 
                 Err(e) => return Err(e),
             };
             let more_may_be = of_extension.contains(&table);
-            let right = restored.is_some_and(|rows| {
-                rows == indexed.rows || (more_may_be && rows > indexed.rows)
-            });
+            let right =
+                restored.is_some_and(|rows| rows == indexed.rows || (more_may_be && rows > indexed.rows));
             if !right {
                 found.push(Difference { table, dumped: indexed.rows, restored });
             }

@@ -103,9 +103,12 @@ async fn still_as_planned(task: &DatabaseTask<'_>, prepared: &Prepared) -> Resul
         return Ok(());
     }
     let what = if there { "is there now" } else { "is gone now" };
-    Err(Error::new(Code::Refused, format!("database {} {what}: the plan is out of date", task.request.target))
-        .at(session.place())
-        .hint("run it again and look at the new plan"))
+    Err(Error::new(
+        Code::Refused,
+        format!("database {} {what}: the plan is out of date", task.request.target),
+    )
+    .at(session.place())
+    .hint("run it again and look at the new plan"))
 }
 
 /// Up to the exchange of names, with which it counts.
@@ -228,7 +231,8 @@ async fn take_back(
 ) -> Error {
     task.progress.phase("taking everything back");
     // A server that is full has no room for another session, and the first one may be lost.
-    let mut removed = leftovers::remove(&prepared.production.session, &prepared.production.info, unfinished).await;
+    let mut removed =
+        leftovers::remove(&prepared.production.session, &prepared.production.info, unfinished).await;
     if prepared.production.session.is_lost() {
         removed = async {
             let fresh = connect_to(&info_of(&prepared.production, CONTROL_DATABASE)).await?;
@@ -238,7 +242,9 @@ async fn take_back(
     }
     match removed {
         Ok(stays) => {
-            stays.iter().for_each(|line| task.progress.note(&format!("WARNING: {line}")));
+            for line in stays {
+                task.progress.note(&format!("WARNING: {line}"));
+            }
             error
         }
         Err(also) => {

@@ -86,9 +86,7 @@ impl Making {
                 Some(About::Role(name)) if created(statement) && !roles.contains(name) => {
                     making.roles.push(name.clone());
                 }
-                Some(About::Tablespace(name))
-                    if created(statement) && missing.tablespaces.contains(name) =>
-                {
+                Some(About::Tablespace(name)) if created(statement) && missing.tablespaces.contains(name) => {
                     making.tablespaces.push(name.clone());
                 }
                 _ => {}
@@ -159,9 +157,14 @@ mod tests {
     fn only_what_is_missing_is_made_and_what_exists_is_never_altered() {
         let missing = Needs { roles: names(&["app", "gone"]), tablespaces: names(&["fast"]) };
         let making = Making::of(SCRIPT, &names(&["postgres"]), &missing);
-        assert_eq!((making.roles.join(","), making.tablespaces.join(",")), ("app,readers".into(), "fast".into()));
+        assert_eq!(
+            (making.roles.join(","), making.tablespaces.join(",")),
+            ("app,readers".into(), "fast".into())
+        );
         assert_eq!(making.role_statements.len(), 5);
-        assert!(making.role_statements.iter().all(|s| !s.contains("TO postgres") && !s.contains("postgres WITH")));
+        assert!(
+            making.role_statements.iter().all(|s| !s.contains("TO postgres") && !s.contains("postgres WITH"))
+        );
         assert_eq!(making.tablespace_statements.len(), 2);
         assert_eq!(making.lacks(&missing).text(), "roles gone");
         let mut less = making.clone();

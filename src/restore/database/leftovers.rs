@@ -61,7 +61,8 @@ pub async fn remove(session: &Session, info: &ConnInfo, leftover: &Leftover) -> 
     }
     session.drop_database(&leftover.database).await?;
     let mut stays = Vec::new();
-    let tablespaces = leftover.made.tablespaces.iter().rev().map(|name| ("tablespace", name, drop_tablespace(name)));
+    let tablespaces =
+        leftover.made.tablespaces.iter().rev().map(|name| ("tablespace", name, drop_tablespace(name)));
     let roles = leftover.made.roles.iter().rev().map(|name| ("role", name, drop_role(name)));
     for (kind, name, statement) in tablespaces.chain(roles) {
         if let Err(error) = session.alone(&format!("drop {kind} {name}"), &statement).await {

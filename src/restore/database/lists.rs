@@ -77,10 +77,14 @@ fn is_setting(entry: &TocEntry) -> bool {
 
 fn is_last(entry: &TocEntry) -> bool {
     match entry.description.as_str() {
-        "ACL" | "ACL LANGUAGE" | "DEFAULT ACL" | "EVENT TRIGGER" | "MATERIALIZED VIEW DATA" => true,
+        // Statistics of a materialised view come after its contents.
+        "ACL"
+        | "ACL LANGUAGE"
+        | "DEFAULT ACL"
+        | "EVENT TRIGGER"
+        | "MATERIALIZED VIEW DATA"
+        | "STATISTICS DATA" => true,
         "COMMENT" | "SECURITY LABEL" => entry.tag.starts_with("EVENT TRIGGER "),
-        // Of a materialised view it comes after its contents.
-        "STATISTICS DATA" => true,
         _ => false,
     }
 }
@@ -121,15 +125,16 @@ fn independent(
     for (place, entry) in after {
         let starts = matches!(entry.description.as_str(), "INDEX" | "CONSTRAINT");
         let follows = matches!(entry.description.as_str(), "COMMENT" | "SECURITY LABEL");
-        let known: Vec<u32> =
-            entry.dependencies.iter().copied().filter(|id| groups.has(*id)).collect();
+        let known: Vec<u32> = entry.dependencies.iter().copied().filter(|id| groups.has(*id)).collect();
         let waits = entry.dependencies.iter().any(|id| in_step.contains_key(id) && !groups.has(*id));
         if !(starts || follows) || waits || known.is_empty() {
             rest.push(entry.dump_id);
             continue;
         }
         groups.add(entry.dump_id);
-        known.iter().for_each(|id| groups.join(entry.dump_id, *id));
+        for id in &known {
+            groups.join(entry.dump_id, *id);
+        }
         let weight: u64 = known.iter().filter_map(|id| of_table.get(id)).sum();
         taken.push((*place, entry.dump_id, if starts { weight } else { 0 }));
     }

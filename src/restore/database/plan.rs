@@ -103,7 +103,10 @@ pub fn text(plan: &DatabasePlan) -> String {
     line("server", format!("host {}, {}", plan.host, plan.server));
     line(
         "system",
-        format!("identifier {}, PostgreSQL {}, cluster {}", plan.system_identifier, plan.pg_major, plan.cluster),
+        format!(
+            "identifier {}, PostgreSQL {}, cluster {}",
+            plan.system_identifier, plan.pg_major, plan.cluster
+        ),
     );
     if plan.is_other_cluster() {
         let dumped = plan.backup.system_identifier;
@@ -140,7 +143,10 @@ pub fn text(plan: &DatabasePlan) -> String {
             };
             line("REPLACED", format!("the database that is called {} now {fate}", plan.becomes));
             if !existing.sessions.is_empty() {
-                line("sessions", format!("{} are ENDED: {}", existing.sessions.len(), who(&existing.sessions)));
+                line(
+                    "sessions",
+                    format!("{} are ENDED: {}", existing.sessions.len(), who(&existing.sessions)),
+                );
             }
         }
     }

@@ -19,8 +19,8 @@ use crate::repository::Repository;
 use crate::repository::access;
 use crate::repository::logical_index::IndexedDatabase;
 use crate::restore::gather::Archive;
-use crate::restore::logical::choose::{self, ChosenBackup};
 use crate::restore::logical::StoredStream;
+use crate::restore::logical::choose::{self, ChosenBackup};
 use crate::restore::production::Production;
 use crate::util::host;
 
@@ -113,7 +113,8 @@ async fn open(
             let stream = StoredStream::new(&repository, &task.cluster.name, record, relative, identities)?;
             stream.check_length().await?;
             let from = stream.clone();
-            let head = tokio::task::spawn_blocking(move || Head::read(from.open()?).map_err(|e| e.at(from.place())));
+            let head =
+                tokio::task::spawn_blocking(move || Head::read(from.open()?).map_err(|e| e.at(from.place())));
             let head = head.await.map_err(|e| Error::internal("a reader died").because(e))??;
             Ok((stream, head))
         };
@@ -122,7 +123,8 @@ async fn open(
                 return Ok((repository, stream, Arc::new(head)));
             }
             Ok((stream, _)) => {
-                failed = Some(Error::new(Code::Damaged, "the archive is compressed in itself").at(stream.place()));
+                failed =
+                    Some(Error::new(Code::Damaged, "the archive is compressed in itself").at(stream.place()));
             }
             Err(error) => failed = Some(error),
         }
@@ -144,7 +146,8 @@ async fn refuse_server(
         .refuse_other(record.system_identifier, request.other_cluster)
         .map_err(|e| e.see("restore-a-dump.md"))?;
     let dumped = record.major().ok_or_else(|| {
-        Error::new(Code::Damaged, format!("`{}` is no version of PostgreSQL", record.pg_version)).at(&record.id)
+        Error::new(Code::Damaged, format!("`{}` is no version of PostgreSQL", record.pg_version))
+            .at(&record.id)
     })?;
     if production.major < dumped {
         let what =
@@ -274,7 +277,8 @@ fn plan_of(
     if request.zone_assumed {
         warnings.push("the time carried no zone and was read as UTC".to_owned());
     }
-    warnings.extend(whole(database).err().map(|partial| format!("this is not the whole database: {partial}")));
+    warnings
+        .extend(whole(database).err().map(|partial| format!("this is not the whole database: {partial}")));
     let about = format!("{}: ", database.name);
     let of_this = chosen.index.warnings.iter().filter(|w| w.starts_with(&about));
     warnings.extend(of_this.map(|w| format!("when it was dumped: {}", &w[about.len()..])));

@@ -44,10 +44,7 @@ impl DatabaseRequest {
     pub fn check(&self) -> Result<()> {
         let wrong = |what: String, hint: &str| Err(Error::new(Code::Usage, what).hint(hint));
         if self.target.is_empty() || self.target.len() > LONGEST_NAME || self.target.contains('\0') {
-            return wrong(
-                format!("`{}` is no name for a database", self.target),
-                "a name has 1 to 63 bytes",
-            );
+            return wrong(format!("`{}` is no name for a database", self.target), "a name has 1 to 63 bytes");
         }
         if self.overwrite && !self.replace {
             return wrong("--overwrite says what happens to the old database".into(), "it needs --replace");
@@ -57,7 +54,9 @@ impl DatabaseRequest {
         }
         if self.replace && NEVER_REPLACED.contains(&self.target.as_str()) {
             return Err(Error::new(Code::Refused, format!("database {} is not replaced", self.target))
-                .hint("the server and pgkeep themselves need it; restore it beside the old one with --as NAME")
+                .hint(
+                    "the server and pgkeep themselves need it; restore it beside the old one with --as NAME",
+                )
                 .see("restore-a-dump.md"));
         }
         Ok(())

@@ -37,8 +37,11 @@ impl StoredStream {
         identities: Option<&Identities>,
     ) -> Result<Self> {
         let whole = |key: &str| backup::object(cluster, &record.id, key);
-        let parts: Vec<ObjectEntry> =
-            record.parts(relative).into_iter().map(|o| ObjectEntry { key: whole(&o.key), ..o.clone() }).collect();
+        let parts: Vec<ObjectEntry> = record
+            .parts(relative)
+            .into_iter()
+            .map(|o| ObjectEntry { key: whole(&o.key), ..o.clone() })
+            .collect();
         let key = whole(relative);
         if parts.is_empty() {
             return Err(Error::new(Code::Damaged, "the backup's record does not have this object").at(key));
@@ -70,7 +73,9 @@ impl StoredStream {
                     let what = format!("the object has {} bytes, and {} were stored", info.bytes, part.bytes);
                     return Err(Error::new(Code::Damaged, what).at(place));
                 }
-                None => return Err(Error::new(Code::ObjectMissing, "an object of the backup is gone").at(place)),
+                None => {
+                    return Err(Error::new(Code::ObjectMissing, "an object of the backup is gone").at(place));
+                }
             }
         }
         Ok(())

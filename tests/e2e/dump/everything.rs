@@ -121,7 +121,9 @@ fn digests(env: &TestEnv, database: &str) -> BTreeMap<String, String> {
         let (name, kind) = (row[0].clone().unwrap(), row[1].clone().unwrap());
         let only = if kind == "r" { "only " } else { "" };
         let columns = if kind == "S" { "(last_value, is_called)::text" } else { "t::text" };
-        let sql = format!("select md5(string_agg(x, E'\\n' order by x)) from (select {columns} as x from {only}{name} t) r");
+        let sql = format!(
+            "select md5(string_agg(x, E'\\n' order by x)) from (select {columns} as x from {only}{name} t) r"
+        );
         (name, session.sql(&sql)[0][0].clone().unwrap_or_default())
     };
     let mut found: BTreeMap<String, String> = all.iter().map(digest).collect();

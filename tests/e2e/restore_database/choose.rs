@@ -33,9 +33,11 @@ fn the_newest_whole_dump_that_is_not_younger_is_taken_or_the_one_that_is_named()
     assert_eq!((&report["tables"], count(&env, "part", "t")), (&1.into(), 3));
 
     let before = whole_server(&env);
-    let plan = env.pgkeep.run(["restore", "database", "shop", "--from", "latest", "--as", "x", "--dry-run"]).ok();
+    let plan =
+        env.pgkeep.run(["restore", "database", "shop", "--from", "latest", "--as", "x", "--dry-run"]).ok();
     assert!(plan.stdout.contains(&format!("{partial}: it holds only the tables t")), "{plan}");
-    let json = json.run(["restore", "database", "shop", "--from", "latest", "--as", "x", "--dry-run"]).ok().json();
+    let json =
+        json.run(["restore", "database", "shop", "--from", "latest", "--as", "x", "--dry-run"]).ok().json();
     assert_eq!((&json["becomes"], &json["rows"], &json["existing"]), (&"x".into(), &2.into(), &().into()));
     from("2020-01-01 00:00+00", "x").fails_with("no-backup", 3).says("taken up to 2020-01-01");
     from("20201121T020000Z-dump-3f9a", "x").fails_with("no-backup", 3).says("no such backup");
@@ -45,7 +47,9 @@ fn the_newest_whole_dump_that_is_not_younger_is_taken_or_the_one_that_is_named()
     // Nobody is there to confirm.
     let args = ["restore", "database", "shop", "--from", "latest", "--as", "x"];
     env.pgkeep.run(args).fails_with("not-confirmed", 3);
-    restore(&env.pgkeep, &["shop", "--from", &partial, "--replace"]).fails_with("refused", 3).says("only the tables t");
+    restore(&env.pgkeep, &["shop", "--from", &partial, "--replace"])
+        .fails_with("refused", 3)
+        .says("only the tables t");
     nothing_changed(&env, &before, "refused");
 }
 
@@ -71,11 +75,20 @@ fn another_cluster_an_older_major_and_missing_roles_are_refused_and_a_newer_majo
     assert!(ran.stderr.contains("roles keeper, reader") && ran.stderr.contains("--globals"), "{ran}");
     nothing_changed(&new, &before, "refused");
     let ran = restore(&elsewhere, &also(&["--into-another-cluster", "--globals", "--jobs", "3"])).ok();
-    assert!(ran.stderr.contains("ANOTHER CLUSTER") && ran.stdout.contains("made roles: keeper, reader"), "{ran}");
+    assert!(
+        ran.stderr.contains("ANOTHER CLUSTER") && ran.stdout.contains("made roles: keeper, reader"),
+        "{ran}"
+    );
     assert_eq!(count(&new, "shop", "orders"), 1500);
-    assert_eq!(new.pg.one("select pg_get_userbyid(datdba) from pg_database where datname = 'shop'"), "keeper");
+    assert_eq!(
+        new.pg.one("select pg_get_userbyid(datdba) from pg_database where datname = 'shop'"),
+        "keeper"
+    );
     restore(&elsewhere, &also(&["--into-another-cluster", "--no-owner", "--as", "plain"])).ok();
-    assert_eq!(new.pg.session_in("plain").one("select tableowner from pg_tables where tablename = 'goods'"), "postgres");
+    assert_eq!(
+        new.pg.session_in("plain").one("select tableowner from pg_tables where tablename = 'goods'"),
+        "postgres"
+    );
 
     // The other way round.
     let newer = shop(18);

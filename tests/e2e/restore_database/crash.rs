@@ -57,7 +57,10 @@ fn killed_at_any_step(major: u32) {
         assert_eq!(now, before, "{step}");
     }
     assert_eq!(left, STEPS.len());
-    env.pgkeep.run(["restore", "database", "shop", "--from", "latest", "--replace", "--globals", "--dry-run"]).ok().says("which a killed restore has left");
+    env.pgkeep
+        .run(["restore", "database", "shop", "--from", "latest", "--replace", "--globals", "--dry-run"])
+        .ok()
+        .says("which a killed restore has left");
     let report = restored(&env, &AGAIN);
     assert_eq!(report["removed"].as_array().unwrap().len(), 1);
     assert_eq!(report["roles_made"], serde_json::json!(["reader"]));
@@ -90,9 +93,11 @@ fn killed_right_after_the_exchange_the_database_is_whole() {
 fn ended_by_a_signal_it_takes_everything_back_and_a_second_restore_waits_for_nobody() {
     let env = changed(18);
     let before = whole_server(&env);
-    let running = env.pgkeep.clone().failpoint("database-after-rows", "return(stop)").spawn(
-        ["restore", "database", "--yes"].iter().chain(&AGAIN),
-    );
+    let running = env
+        .pgkeep
+        .clone()
+        .failpoint("database-after-rows", "return(stop)")
+        .spawn(["restore", "database", "--yes"].iter().chain(&AGAIN));
     eventually("it stands still", Duration::from_secs(30), || running.is_stopped());
     restore(&env.pgkeep, &["shop", "--from", "latest", "--as", "other", "--no-owner"]).fails_with("busy", 1);
     running.signal(Signal::SIGTERM);

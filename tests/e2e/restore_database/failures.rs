@@ -19,10 +19,16 @@ fn a_pg_restore_that_does_not_end_well_leaves_nothing() {
     let before = whole_server(&env);
     let rows = "grep -q . $list; if [ -e $0.rows ]; then rm $0.rows; ";
     for (script, says) in [
-        ("head -c 3000 >/dev/null; echo 'pg_restore: error: out of luck' >&2; exit 1".to_owned(), "out of luck"),
+        (
+            "head -c 3000 >/dev/null; echo 'pg_restore: error: out of luck' >&2; exit 1".to_owned(),
+            "out of luck",
+        ),
         ("$real \"$@\"; kill -9 $$".to_owned(), "signal: 9"),
         // The second one: rows.
-        (format!("{rows} head -c 3000 >/dev/null; kill -9 $$; fi; touch $0.rows; exec $real \"$@\""), "signal: 9"),
+        (
+            format!("{rows} head -c 3000 >/dev/null; kill -9 $$; fi; touch $0.rows; exec $real \"$@\""),
+            "signal: 9",
+        ),
     ] {
         let pgkeep = with_pg_restore(&env, &script);
         let ran = restore(&pgkeep, &COPY).fails_with("restore-failed", 1);
@@ -56,7 +62,8 @@ fn rows_that_went_missing_are_a_finding_and_replace_nothing() {
     let json = ran.json();
     assert_eq!((&json["database"], &json["differ"][0]["restored"]), (&"copy".into(), &1498.into()));
     let before = whole_server(&env);
-    let ran = restore(&pgkeep.global("--json"), &["shop", "--from", "latest", "--replace"]).fails_with("rows-differ", 4);
+    let ran = restore(&pgkeep.global("--json"), &["shop", "--from", "latest", "--replace"])
+        .fails_with("rows-differ", 4);
     let name = ran.json()["database"].as_str().unwrap().to_owned();
     assert!(name.starts_with("shop_restored_"), "{ran}");
     env.pg.session_in(&name).sql("alter subscription s set (slot_name = none); drop subscription s");
@@ -104,7 +111,9 @@ fn a_dump_that_is_cut_damaged_gone_or_locked_leaves_nothing() {
     assert!(whole.len() > 300_000, "{}", whole.len());
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
-    for (bytes, says) in [(&whole[..whole.len() - 70_000], "were stored"), (&flipped[..], "cannot be read to its end")] {
+    for (bytes, says) in
+        [(&whole[..whole.len() - 70_000], "were stored"), (&flipped[..], "cannot be read to its end")]
+    {
         env.repo().write(&key, bytes);
         restore(&env.pgkeep, &COPY).fails_with("damaged", 1).says(says);
         nothing_changed(&env, &before, says);

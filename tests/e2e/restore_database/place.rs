@@ -17,7 +17,10 @@ fn a_database_that_is_there_is_only_replaced_on_wish_and_kept() {
     let pid = user.one("select pg_backend_pid()");
     let replace = [&args[..], &["--replace"]].concat();
     let ran = restore(&env.pgkeep, &replace).fails_with("refused", 3);
-    assert!(ran.stderr.contains(&format!("(test), process {pid}")) && ran.stderr.contains("--terminate"), "{ran}");
+    assert!(
+        ran.stderr.contains(&format!("(test), process {pid}")) && ran.stderr.contains("--terminate"),
+        "{ran}"
+    );
     nothing_changed(&env, &before, "refused");
     // Whoever comes back at once does not hold it up.
     let report = restored(&env, &[&replace[..], &["--terminate"]].concat());
