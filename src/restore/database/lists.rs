@@ -61,9 +61,12 @@ pub fn lists(toc: &Toc, bytes: impl Fn(&TocEntry) -> u64, workers: usize) -> Lis
             of_table.insert(*id, bytes(entry));
         }
     }
-    let weight = |entry: &TocEntry| if entry.is_table_data() { bytes(entry) } else { 0 };
-    let single = data.iter().map(|(place, e)| (weight(e), vec![(*place, e.dump_id)]));
-    lists.data = spread(single.collect(), workers);
+    let (tables, others): (Vec<_>, Vec<_>) = data.into_iter().partition(|(_, e)| e.is_table_data());
+    let mut parts: Vec<Weighed> =
+        tables.iter().map(|(place, e)| (bytes(e), vec![(*place, e.dump_id)])).collect();
+    // Large objects are made, filled and commented upon: in order, so by one program.
+    parts.push((0, others.iter().map(|(place, e)| (*place, e.dump_id)).collect()));
+    lists.data = spread(parts, workers);
     let (groups, rest) = independent(toc, &after, &of_table);
     lists.indexes = spread(groups, workers);
     lists.after = rest;
@@ -209,7 +212,9 @@ mod tests {
             entry(20, "TABLE DATA", Data, &[10]),
             entry(21, "TABLE DATA", Data, &[11]),
             entry(22, "TABLE DATA", Data, &[12]),
-            entry(23, "SEQUENCE SET", Data, &[]),
+            entry(23, "BLOB METADATA", Data, &[]),
+            entry(24, "BLOBS", Data, &[23]),
+            entry(25, "COMMENT", None, &[23]),
             entry(30, "CONSTRAINT", PostData, &[10]),
             entry(31, "INDEX", PostData, &[10]),
             entry(32, "COMMENT", None, &[31]),
@@ -232,7 +237,7 @@ mod tests {
     fn every_entry_is_in_one_step_in_the_archives_order() {
         let one = lists(&toc(), bytes, 1);
         assert_eq!(one.before, [3, 10, 5, 11, 12]);
-        assert_eq!(one.data, [vec![20, 21, 22, 23]]);
+        assert_eq!(one.data, [vec![20, 21, 22, 23, 24, 25]]);
         assert_eq!(one.indexes, [vec![30, 31, 32, 33]]);
         assert_eq!(one.after, [34, 35, 36, 37]);
         assert_eq!(one.last, [6, 38, 39]);
@@ -241,10 +246,11 @@ mod tests {
     #[test]
     fn tables_are_spread_by_size_and_indexes_by_table() {
         let two = lists(&toc(), bytes, 2);
-        assert_eq!(two.data, [vec![21], vec![20, 22, 23]]);
+        assert_eq!(two.data, [vec![21], vec![20, 22, 23, 24, 25]]);
         assert_eq!(two.indexes, [vec![33], vec![30, 31, 32]]);
         let many = lists(&toc(), bytes, 9);
         assert_eq!((many.data.len(), many.indexes.len()), (4, 2));
+        assert!(many.data.contains(&vec![23, 24, 25]), "what belongs together stays together");
         assert_eq!((many.after, many.last), (two.after, two.last));
     }
 

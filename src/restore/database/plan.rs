@@ -134,6 +134,22 @@ pub fn text(plan: &DatabasePlan) -> String {
             }
         ),
     );
+    name(&mut line, plan);
+    for (name, made) in [("makes roles", &plan.roles_made), ("makes tablespaces", &plan.tablespaces_made)] {
+        if !made.is_empty() {
+            line(name, made.join(", "));
+        }
+    }
+    for left in &plan.leftovers {
+        line("removes", format!("{left}, which a killed restore has left"));
+    }
+    let at_once = if plan.jobs == 1 { String::new() } else { format!(", {} at once", plan.jobs) };
+    line("by", format!("{}{at_once}; nothing is written to this host's disk", plan.tool));
+    text
+}
+
+/// What becomes of the database that has the name.
+fn name(line: &mut impl FnMut(&str, String), plan: &DatabasePlan) {
     match &plan.existing {
         None => line("name", format!("{} is free: nothing is replaced", plan.becomes)),
         Some(existing) => {
@@ -150,15 +166,4 @@ pub fn text(plan: &DatabasePlan) -> String {
             }
         }
     }
-    for (name, made) in [("makes roles", &plan.roles_made), ("makes tablespaces", &plan.tablespaces_made)] {
-        if !made.is_empty() {
-            line(name, made.join(", "));
-        }
-    }
-    for left in &plan.leftovers {
-        line("removes", format!("{left}, which a killed restore has left"));
-    }
-    let at_once = if plan.jobs == 1 { String::new() } else { format!(", {} at once", plan.jobs) };
-    line("by", format!("{}{at_once}; nothing is written to this host's disk", plan.tool));
-    text
 }

@@ -103,7 +103,7 @@ fn the_same(env: &TestEnv, before: &str, again: &str) {
 /// What belongs to the database itself.
 fn facts(env: &TestEnv, database: &str) -> String {
     env.pg.one(&format!(
-        "select pg_get_userbyid(datdba) || datacl::text || datconnlimit || pg_encoding_to_char(encoding) || datcollate \
+        "select pg_get_userbyid(datdba) || (select string_agg(a::text, ',' order by a::text) from unnest(datacl) a) || datconnlimit || pg_encoding_to_char(encoding) || datcollate \
          || shobj_description(d.oid, 'pg_database') || (select string_agg(setrole::regrole || setconfig::text, ',' \
          order by setrole) from pg_db_role_setting where setdatabase = d.oid) from pg_database d where datname = '{}'",
         database.replace('\'', "''")
