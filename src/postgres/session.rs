@@ -262,8 +262,8 @@ impl Session {
         let denied = db.code().code() == "42501";
         let code = match db.code().code() {
             "42501" => Code::NotReady,
-            // lock_not_available
-            "55P03" => Code::Busy,
+            // lock_not_available, deadlock_detected
+            "55P03" | "40P01" => Code::Busy,
             // undefined_table, invalid_schema_name
             "42P01" | "3F000" => Code::NoTable,
             _ => Code::Sql,

@@ -4,10 +4,12 @@
 //! to who restores a table, and the statements come from there one by one.
 
 mod copy;
+mod dependents;
 mod facts;
 mod links;
 mod statements;
 
 pub use copy::{Copied, copy_rows};
 pub use facts::{TableFacts, TableKind};
-pub use links::{Dependent, ForeignKey, Trigger};
+pub use dependents::{Dependent, OtherDependent};
+pub use links::{ForeignKey, Trigger};

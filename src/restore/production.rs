@@ -31,6 +31,24 @@ impl Production {
         Ok(Self { info, session, system, major })
     }
 
+    /// The same with a fresh session. It must still be the same server.
+    pub async fn anew(self) -> Result<Self> {
+        let Self { info, session, system, major } = self;
+        // First: its locks, if it still has any, would be in our own way.
+        drop(session);
+        Self::known(info, system, major).await
+    }
+
+    /// The server that was seen before.
+    pub async fn known(info: ConnInfo, system: SystemId, major: PgMajor) -> Result<Self> {
+        let session = connect_to(&info).await?;
+        if session.system_identifier().await? != system {
+            let what = "another server answers there now";
+            return Err(Error::new(Code::ForeignCluster, what).at(info.place()));
+        }
+        Ok(Self { info, session, system, major })
+    }
+
     /// One more session of the same kind.
     pub async fn another(&self) -> Result<Session> {
         connect_to(&self.info).await

@@ -30,11 +30,16 @@ impl Page {
 
 /// For people. Warnings come first.
 pub fn text(plan: &RestorePlan) -> String {
+    titled(plan, "Plan of the restore")
+}
+
+/// The same as a part of another plan.
+pub fn titled(plan: &RestorePlan, title: &str) -> String {
     let mut page = Page(String::new());
     for warning in &plan.warnings {
         page.head(&format!("WARNING: {warning}"));
     }
-    page.head("Plan of the restore");
+    page.head(title);
     page.line(
         "where",
         format!("host {}, cluster {}, {}", plan.host, plan.cluster, plan.place.data_directory.display()),

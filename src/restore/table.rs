@@ -18,12 +18,13 @@
 //! table is there) keeps the table with all that hangs on it and exchanges its rows; *anew* (`--replace`, the table is
 //! gone) makes it as it was.
 //!
-//! Cancellation: dropping the future closes the connection to production, whose transaction is rolled back; the caller
-//! then removes the place.
+//! Cancellation: a signal ends the recovery, or the transaction in production up to its commit, which is never interrupted
+//! ([`load`]); the caller then removes the place.
 
 mod definitions;
 mod foreign_keys;
 mod load;
+mod losses;
 mod names;
 pub mod place;
 pub mod plan;
@@ -36,7 +37,7 @@ mod take_out;
 
 use crate::codec::Identities;
 use crate::config::{ClusterConfig, Config};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::model::{RepoName, Timestamp};
 use crate::postgres::privilege::Owner;
 use crate::repository::signature::PublicHostKey;
@@ -49,6 +50,7 @@ use report::TableReport;
 use request::TableRequest;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// What a restore of tables is given.
 pub struct Job<'a> {
@@ -62,6 +64,7 @@ pub struct Job<'a> {
     pub owner: Owner,
     pub now: Timestamp,
     pub progress: Arc<dyn Progress>,
+    pub cancel: CancellationToken,
 }
 
 impl<'a> Job<'a> {
@@ -97,13 +100,30 @@ pub enum Way {
 
 /// What will be done; nothing is written.
 pub async fn prepare(job: &Job<'_>) -> Result<Prepared> {
-    plan::prepare(job).await
+    tokio::select! {
+        prepared = Box::pin(plan::prepare(job)) => prepared,
+        () = job.cancel.cancelled() => Err(ended_by_signal()),
+    }
 }
 
 /// Does it. The caller removes the place of the side instance afterwards, whatever this says.
 pub async fn execute(job: &Job<'_>, prepared: Prepared, place: &place::Place) -> Result<TableReport> {
     let Prepared { plan, side, production } = prepared;
-    let side = side::make(job, side, place).await?;
-    let taken = take_out::look(job, &side, &production, &plan).await?;
+    let taking_out = async {
+        let side = side::make(job, side, place).await?;
+        // Hours may have passed: a firewall, a pooler or a restart may have ended the session.
+        let production = production.anew().await?;
+        let taken = take_out::look(job, &side, &production, &plan).await?;
+        Ok::<_, Error>((side, production, taken))
+    };
+    let (side, production, taken) = tokio::select! {
+        taken = Box::pin(taking_out) => taken?,
+        () = job.cancel.cancelled() => return Err(ended_by_signal()),
+    };
     load::run(job, &side, production, taken, plan).await
+}
+
+fn ended_by_signal() -> Error {
+    Error::new(Code::Cancelled, "the restore was ended by a signal, and nothing in production has changed")
+        .hint("run the same command again; it begins anew")
 }

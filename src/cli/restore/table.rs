@@ -19,7 +19,7 @@ use crate::repository::signature::PublicHostKey;
 use crate::restore::production;
 use crate::restore::request::{Action, Place as RestorePlace, Request};
 use crate::restore::table::place::{self, Place};
-use crate::restore::table::plan::{self, Prepared};
+use crate::restore::table::plan;
 use crate::restore::table::report::TableReport;
 use crate::restore::table::request::{From, TableRequest};
 use crate::restore::table::{self, Job};
@@ -61,8 +61,11 @@ pub struct Args {
     #[arg(long)]
     into_another_cluster: bool,
     /// How long production may be waited for where somebody holds a lock.
-    #[arg(long, value_name = "SPAN", default_value = "10s")]
+    #[arg(long, value_name = "SPAN", default_value = "5s")]
     lock_timeout: String,
+    /// How often it is tried again after that; in between production is left alone for four times as long.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    lock_retries: u32,
     /// Where the side instance is made; it needs the room of the whole cluster.
     #[arg(long, value_name = "DIR")]
     scratch_dir: Option<PathBuf>,
@@ -111,6 +114,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
         owner,
         now,
         progress: ctx.progress(),
+        cancel: ctx.cancel.clone(),
     };
     let done = runtime.block_on(work(ctx, args, &job));
     runtime.shutdown_background();
@@ -124,15 +128,12 @@ async fn work(ctx: &Context, args: &Args, job: &Job<'_>) -> Result<Option<TableR
     if !args.dry_run {
         remove_leftovers(ctx, job.request).await?;
     }
-    let planned = tokio::select! {
-        planned = Box::pin(table::prepare(job)) => planned?,
-        () = ctx.cancel.cancelled() => return Err(ended_by_signal()),
-    };
+    let planned = table::prepare(job).await?;
     if args.dry_run {
         if ctx.json {
-            ctx.print_json(&planned.plan)?
+            ctx.print_json(&planned.plan)?;
         } else {
-            ctx.print(&plan::text(&planned.plan))?
+            ctx.print(&plan::text(&planned.plan))?;
         }
         return Ok(None);
     }
@@ -141,7 +142,7 @@ async fn work(ctx: &Context, args: &Args, job: &Job<'_>) -> Result<Option<TableR
         return Err(not_confirmed());
     }
     let place = Place::make(&job.request.work, &job.owner).await?;
-    let done = carry_out(ctx, job, planned, &place).await;
+    let done = table::execute(job, planned, &place).await;
     let directory = place.directory.clone();
     let removed = place.remove().await.map_err(|e| place::left_behind(&directory, &e));
     match (done, removed) {
@@ -154,13 +155,6 @@ async fn work(ctx: &Context, args: &Args, job: &Job<'_>) -> Result<Option<TableR
             Err(e)
         }
         (done, Ok(())) => done.map(Some),
-    }
-}
-
-async fn carry_out(ctx: &Context, job: &Job<'_>, planned: Prepared, place: &Place) -> Result<TableReport> {
-    tokio::select! {
-        done = Box::pin(table::execute(job, planned, place)) => done,
-        () = ctx.cancel.cancelled() => Err(ended_by_signal()),
     }
 }
 
@@ -194,6 +188,7 @@ fn request(args: &Args, config: &Config, cluster: &ClusterConfig, now: Timestamp
         keep_new_columns: args.keep_new_columns,
         no_owner: args.no_owner,
         other_cluster: args.into_another_cluster,
+        lock_retries: args.lock_retries,
         lock_timeout: lock_timeout.ok_or_else(|| {
             Error::new(Code::Usage, "`--lock-timeout` needs a span of time")
                 .at(&args.lock_timeout)
@@ -230,16 +225,11 @@ fn source_of(args: &Args, work: &std::path::Path, now: Timestamp) -> Result<From
     Ok(From::Moment(Box::new(moment)))
 }
 
-fn ended_by_signal() -> Error {
-    Error::new(Code::Cancelled, "the restore was ended by a signal, and nothing in production has changed")
-        .hint("run the same command again; it begins anew")
-}
-
 fn conclude(ctx: &Context, report: &TableReport) -> Result<Outcome> {
     if ctx.json {
-        ctx.print_json(report)?
+        ctx.print_json(report)?;
     } else {
-        ctx.print(&report.text())?
+        ctx.print(&report.text())?;
     }
     for note in &report.notes {
         ctx.say(&format!("note: {note}"));

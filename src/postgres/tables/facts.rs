@@ -28,7 +28,8 @@ pub struct TableFacts {
     /// Of partitions and inheritance alike, those that are the direct parents.
     pub parents: Vec<u32>,
     pub is_partition: bool,
-    pub row_security: bool,
+    /// Its policies hold for its owner too.
+    pub forces_row_security: bool,
 }
 
 impl TableFacts {
@@ -40,7 +41,7 @@ impl TableFacts {
 
 /// The class's facts by a condition on `c`; `$1` is the condition's argument.
 const FACTS: &str = "SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text, \
-    c.relpersistence = 'u', pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text, c.relispartition, c.relrowsecurity, \
+    c.relpersistence = 'u', pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text, c.relispartition, c.relforcerowsecurity, \
     ARRAY(SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE ";
 
@@ -101,7 +102,7 @@ impl Session {
             owner: get(row, 5)?,
             columns: self.columns(oid).await?,
             is_partition: get(row, 6)?,
-            row_security: get(row, 7)?,
+            forces_row_security: get(row, 7)?,
             parents: get(row, 8)?,
         })
     }
@@ -125,7 +126,7 @@ impl Session {
 
     /// None where there is no such role; else whether this one may act as it.
     pub async fn acts_as(&self, role: &str) -> Result<Option<bool>> {
-        let sql = "SELECT pg_catalog.pg_has_role(oid, 'MEMBER') FROM pg_catalog.pg_roles WHERE rolname = $1";
+        let sql = "SELECT pg_catalog.pg_has_role(oid, 'USAGE') FROM pg_catalog.pg_roles WHERE rolname = $1";
         let rows = self.rows("look at the role", QUICK, sql, &[(&role, Type::TEXT)]).await?;
         rows.first().map(|row| get(row, 0)).transpose()
     }

@@ -1,4 +1,4 @@
-//! What hangs on tables: foreign keys in both directions, triggers, sequences, views, publications.
+//! What hangs on tables and comes and goes with them: foreign keys in both directions, triggers, rules, indexes.
 
 use tokio_postgres::types::Type;
 
@@ -31,17 +31,7 @@ pub struct Trigger {
     pub fires: String,
 }
 
-/// A view (or a materialised one) that reads a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dependent {
-    pub name: TableName,
-    pub materialised: bool,
-    pub reads: TableName,
-    /// Its `SELECT`.
-    pub definition: String,
-}
-
-fn name(row: &tokio_postgres::Row, column: usize) -> Result<TableName> {
+pub(super) fn name(row: &tokio_postgres::Row, column: usize) -> Result<TableName> {
     Ok(TableName { schema: get(row, column)?, name: get(row, column + 1)? })
 }
 
@@ -128,48 +118,17 @@ impl Session {
         get(&self.row("look for the statistics", LOOK, sql, &arguments).await?, 0)
     }
 
-    /// Views that read these tables directly.
-    pub async fn dependent_views(&self, tables: &[u32]) -> Result<Vec<Dependent>> {
-        let sql = "SELECT DISTINCT vn.nspname::pg_catalog.text, v.relname::pg_catalog.text, v.relkind = 'm', \
-                   tn.nspname::pg_catalog.text, t.relname::pg_catalog.text, pg_catalog.pg_get_viewdef(v.oid) \
-                   FROM pg_catalog.pg_depend d \
-                   JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_class v ON v.oid = r.ev_class \
-                   JOIN pg_catalog.pg_namespace vn ON vn.oid = v.relnamespace \
-                   JOIN pg_catalog.pg_class t ON t.oid = d.refobjid JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace \
-                   WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
-                   AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND v.relkind IN ('v', 'm') \
-                   AND d.refobjid = ANY ($1) ORDER BY 1, 2";
-        let rows = self.rows("list the views", LOOK, sql, &[(&tables, Type::OID_ARRAY)]).await?;
-        let view = |row| -> Result<Dependent> {
-            Ok(Dependent {
-                name: name(row, 0)?,
-                materialised: get(row, 2)?,
-                reads: name(row, 3)?,
-                definition: get(row, 5)?,
-            })
-        };
-        rows.iter().map(view).collect()
-    }
-
-    /// Publications that carry changes of these tables to other servers.
-    pub async fn publications_of(&self, tables: &[u32]) -> Result<Vec<String>> {
-        let sql = "SELECT DISTINCT p.pubname::pg_catalog.text FROM pg_catalog.pg_publication_tables p \
-                   JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname \
-                   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
-                   WHERE c.oid = ANY ($1) ORDER BY 1";
-        let rows = self.rows("list the publications", LOOK, sql, &[(&tables, Type::OID_ARRAY)]).await?;
-        rows.iter().map(|row| get(row, 0)).collect()
-    }
-
-    /// Who holds locks on the table, for a message: process, role and what it does.
-    pub async fn lock_holders(&self, table: &TableName) -> Result<Vec<String>> {
+    /// Who else than process `but` and this one holds locks on the table, for a message: process, role, what it does.
+    pub async fn lock_holders(&self, table: &TableName, but: i32) -> Result<Vec<String>> {
         let sql = "SELECT pg_catalog.format('process %s (%s, %s)', l.pid, coalesce(a.usename, '?'), coalesce(a.state, '?')) \
                    FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation \
                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                    JOIN pg_catalog.pg_database b ON b.oid = l.database AND b.datname = pg_catalog.current_database() \
                    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
-                   WHERE l.granted AND n.nspname = $1 AND c.relname = $2 AND l.pid <> pg_catalog.pg_backend_pid() LIMIT 5";
-        let arguments = [(&table.schema as _, Type::TEXT), (&table.name as _, Type::TEXT)];
+                   WHERE l.granted AND n.nspname = $1 AND c.relname = $2 \
+                   AND l.pid NOT IN (pg_catalog.pg_backend_pid(), $3) LIMIT 5";
+        let arguments =
+            [(&table.schema as _, Type::TEXT), (&table.name as _, Type::TEXT), (&but as _, Type::INT4)];
         let rows = self.rows("look for locks", LOOK, sql, &arguments).await?;
         rows.iter().map(|row| get(row, 0)).collect()
     }

@@ -16,10 +16,15 @@ use crate::postgres::user_tables::SequenceValue;
 const LONG: Duration = Duration::from_hours(24);
 
 impl Session {
-    /// Waits for locks no longer than `lock_timeout` from now on, and begins.
+    /// Waits for locks no longer than `lock_timeout` from now on, and begins. Rows that a policy would hide are an
+    /// error instead of silence; when we are gone the server notices and ends what it does for us.
     pub async fn begin_table_load(&self, lock_timeout: Duration) -> Result<()> {
-        let millis = lock_timeout.as_millis();
-        self.batch("begin", QUICK, &format!("BEGIN; SET lock_timeout = '{millis}ms'")).await
+        let millis = lock_timeout.as_millis().clamp(1, 2_147_483_647);
+        let sql = format!(
+            "BEGIN; SET lock_timeout = '{millis}ms'; SET row_security = off; \
+             SET client_connection_check_interval = '5s'"
+        );
+        self.batch("begin", QUICK, &sql).await
     }
     pub async fn commit_table_load(&self) -> Result<()> {
         self.batch("commit", LONG, "COMMIT").await
@@ -84,6 +89,17 @@ impl Session {
             _ => "ENABLE TRIGGER",
         };
         self.batch("switch a trigger on", LONG, &format!("ALTER TABLE ONLY {table} {how} {name}")).await
+    }
+    /// Whether policies hold for the owner too.
+    pub async fn force_row_security(&self, table: &TableName, force: bool) -> Result<()> {
+        let how = if force { "FORCE" } else { "NO FORCE" };
+        let sql = format!("ALTER TABLE {} {how} ROW LEVEL SECURITY", table.quoted());
+        self.batch("switch forced row security", LONG, &sql).await
+    }
+    /// Statistics for the planner, which a table that was just filled does not have.
+    pub async fn analyze(&self, tables: &[TableName]) -> Result<()> {
+        let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
+        self.batch("collect statistics", LONG, &format!("ANALYZE {}", names.join(", "))).await
     }
     pub async fn drop_trigger(&self, trigger: &Trigger) -> Result<()> {
         let sql = format!("DROP TRIGGER {} ON {}", quote_identifier(&trigger.name), trigger.table.quoted());

@@ -74,32 +74,13 @@ pub async fn bring_back(production: &Session, taken: &Taken) -> Result<Vec<Strin
     Ok(findings)
 }
 
-/// Views of that moment which went away with a table: said with what makes them again.
-pub async fn lost_views(production: &Session, taken: &Taken) -> Result<Vec<String>> {
-    let mut findings = Vec::new();
-    for view in &taken.views {
-        if production.relation_exists(&view.name).await? {
-            continue;
-        }
-        let kind = if view.materialised { "MATERIALIZED VIEW" } else { "VIEW" };
-        let definition = view.definition.trim().trim_end_matches(';');
-        findings.push(format!(
-            "view {} read {} and is gone; with its grants to be given anew: CREATE {kind} {} AS {definition}",
-            view.name,
-            view.reads,
-            view.name.quoted()
-        ));
-    }
-    Ok(findings)
-}
-
 /// Nobody must be in doubt about who holds the lock that was waited for.
-pub async fn explain_lock(error: Error, watcher: Option<Session>, tables: &[TableName]) -> Error {
+pub async fn explain_lock(error: Error, watcher: Option<Session>, ours: i32, tables: &[TableName]) -> Error {
     let Some(watcher) = watcher.filter(|_| error.code() == Code::Busy) else { return error };
     let mut holders = Vec::new();
     for table in tables {
         // The reason makes the message better; it is not worth an error of its own.
-        for holder in watcher.lock_holders(table).await.unwrap_or_default() {
+        for holder in watcher.lock_holders(table, ours).await.unwrap_or_default() {
             holders.push(format!("{holder} on {table}"));
         }
     }

@@ -1,12 +1,14 @@
 //! The plan of a table's restore: production as it is now, the plan of the side instance, and what will be done. Made
 //! without writing anything, so that what cannot work is refused before hours of recovery.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::request::{From, TableRequest};
+use super::load::locked_with;
 use super::{Job, Way, side};
 use crate::error::{Code, Error, Result};
 use crate::model::{ClusterName, SystemId, TableName};
@@ -30,6 +32,8 @@ pub struct TablePlan {
     pub database: String,
     pub into: String,
     pub tables: Vec<PlannedTable>,
+    /// Nobody reads or writes these while rows are exchanged.
+    pub locked: Vec<TableName>,
     pub warnings: Vec<String>,
     /// Where the side instance will be.
     pub scratch: PathBuf,
@@ -64,8 +68,13 @@ pub async fn prepare(job: &Job<'_>) -> Result<Prepared> {
     let production = Production::connect(job.cluster, request.connection.as_deref(), &request.into).await?;
     let mut tables = Vec::new();
     let mut warnings = Vec::new();
+    let mut locked = BTreeSet::new();
     for table in &request.tables {
-        tables.push(table_plan(request, &production.session, table, &mut warnings).await?);
+        let planned = table_plan(request, &production.session, table, &mut warnings).await?;
+        if planned.way == Way::Rows {
+            locked.extend(locked_with(&production.session, table).await?);
+        }
+        tables.push(planned);
     }
     let (side, planned) = match &request.from {
         From::Moment(moment) => {
@@ -84,6 +93,7 @@ pub async fn prepare(job: &Job<'_>) -> Result<Prepared> {
         database: request.database.clone(),
         into: request.into.clone(),
         tables,
+        locked: locked.into_iter().collect(),
         warnings,
         scratch: request.work.clone(),
         side: planned,
@@ -138,6 +148,14 @@ async fn may_replace(session: &Session, facts: &TableFacts, warnings: &mut Vec<S
             .at(session.place())
             .hint(rights_hint(session)));
     }
+    let tree: Vec<u32> = session.table_tree(facts.oid).await?.iter().map(|part| part.oid).collect();
+    for key in session.foreign_keys(&tree).await? {
+        let Some(other) = session.table(&key.table).await? else { continue };
+        if session.acts_as(&other.owner).await? != Some(true) {
+            let what = format!("foreign key {} belongs to {}, whose owner is role {}", key.name, key.table, other.owner);
+            return Err(Error::new(Code::NotReady, what).at(session.place()).hint(rights_hint(session)));
+        }
+    }
     let publications = session.publications_of(&[facts.oid]).await?;
     if !publications.is_empty() {
         warnings.push(format!(
@@ -177,9 +195,13 @@ pub fn text(plan: &TablePlan) -> String {
         };
         line(&format!("  table:            {}: {how}", table.table));
     }
+    if !plan.locked.is_empty() {
+        let names: Vec<String> = plan.locked.iter().map(ToString::to_string).collect();
+        line(&format!("  locked meanwhile: {} (nobody reads or writes them while rows are copied)", names.join(", ")));
+    }
     line(&format!("  side instance:    {} (removed at the end)", plan.scratch.display()));
     match &plan.side {
-        PlannedSide::Moment(side) => text.push_str(&show::text(side)),
+        PlannedSide::Moment(side) => text.push_str(&show::titled(side, "Plan of the side instance")),
     }
     text
 }

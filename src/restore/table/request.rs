@@ -29,7 +29,10 @@ pub struct TableRequest {
     pub no_owner: bool,
     /// Into a cluster with another system identifier.
     pub other_cluster: bool,
+    /// How long one lock of production is waited for.
     pub lock_timeout: Duration,
+    /// How often the whole is tried again after that.
+    pub lock_retries: u32,
     /// Where the side instance is made; it does not exist yet.
     pub work: PathBuf,
 }

@@ -5,7 +5,7 @@ use super::take_out::Tree;
 use crate::error::{Code, Error, Result};
 use crate::model::TableName;
 use crate::postgres::session::Session;
-use crate::postgres::tables::{TableFacts, TableKind, copy_rows};
+use crate::postgres::tables::{Copied, TableFacts, TableKind, copy_rows};
 use crate::util::progress::Progress;
 
 /// One `COPY`.
@@ -31,6 +31,12 @@ pub fn into_existing(tree: &Tree, now: &[TableFacts], keep_new_columns: bool) ->
         return Err(Error::new(Code::Refused, "a part of the table has its rows on another server")
             .at(&foreign.name)
             .hint("restore beside the table (without --replace)"));
+    }
+    let is_then = |part: &&TableFacts| tree.parts.iter().any(|then| then.name == part.name);
+    if let Some(new) = now.iter().skip(1).find(|part| !through_root && !is_then(part)) {
+        return Err(Error::new(Code::Refused, format!("{} has got a child since that moment", tree.asked))
+            .at(&new.name)
+            .hint("restore beside the table (without --replace), or part them first: ALTER TABLE … NO INHERIT …"));
     }
     for part in with_rows(tree) {
         let to = if through_root { Some(root) } else { now.iter().find(|n| n.name == part.name) };
@@ -77,19 +83,19 @@ fn check_shape(then: &TableFacts, now: &TableFacts, keep_new_columns: bool) -> R
     Ok(())
 }
 
-/// Copies one stream; the number of rows, which both sides must agree on.
+/// Copies one stream; both sides must agree on the number of rows.
 pub async fn copy(
     source: &Session,
     production: &Session,
     stream: &Stream,
     progress: &dyn Progress,
-) -> Result<u64> {
+) -> Result<Copied> {
     let Stream { from, to, columns } = stream;
     if columns.is_empty() {
         // COPY of no columns writes a line for each row and reads none back.
         let rows = source.count_rows(from).await?;
         production.insert_empty_rows(to, rows).await?;
-        return Ok(rows);
+        return Ok(Copied { read: rows, written: rows, bytes: 0 });
     }
     let copied = copy_rows(source, from, production, to, columns, &|bytes| progress.advance(bytes)).await?;
     if copied.read != copied.written {
@@ -98,5 +104,5 @@ pub async fn copy(
             .at(to)
             .hint("a rule or a trigger of production takes rows away"));
     }
-    Ok(copied.read)
+    Ok(copied)
 }

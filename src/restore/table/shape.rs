@@ -69,7 +69,7 @@ mod tests {
             columns,
             parents: Vec::new(),
             is_partition: false,
-            row_security: false,
+            forces_row_security: false,
         }
     }
 

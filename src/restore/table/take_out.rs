@@ -7,7 +7,7 @@ use super::{Job, Way, names};
 use crate::error::{Code, Error, Result};
 use crate::model::TableName;
 use crate::postgres::session::Session;
-use crate::postgres::tables::{Dependent, ForeignKey, TableFacts, TableKind};
+use crate::postgres::tables::{Dependent, ForeignKey, OtherDependent, TableFacts, TableKind};
 use crate::postgres::user_tables::SequenceState;
 use crate::restore::production::Production;
 
@@ -35,9 +35,12 @@ pub struct Taken {
     pub trees: Vec<Tree>,
     /// Of the tables that are exchanged or made anew, in both directions.
     pub foreign_keys: Vec<ForeignKey>,
+    /// What would have gone away with those that are made anew.
     pub views: Vec<Dependent>,
+    pub publications: Vec<(TableName, String)>,
+    pub others: Vec<OtherDependent>,
     /// Of all the tables, with the names that they have by now.
-    pub sequences: Vec<SequenceState>,
+    pub sequences: Vec<(Way, SequenceState)>,
     /// Statements that make what production does not have: before the rows, and after them.
     pub before: String,
     pub after: String,
@@ -68,7 +71,10 @@ pub async fn look(job: &Job<'_>, side: &Side, production: &Production, plan: &Ta
     }
     let real = oids(&trees, |way| way != Way::Beside);
     let foreign_keys = session.foreign_keys(&real).await?;
-    let views = session.dependent_views(&oids(&trees, |way| way == Way::Anew)).await?;
+    let anew = oids(&trees, |way| way == Way::Anew);
+    let views = session.dependent_views(&anew).await?;
+    let publications = session.named_in_publications(&anew).await?;
+    let others = session.other_dependents(&anew).await?;
     for tree in &mut trees {
         match tree.way {
             Way::Rows => {}
@@ -80,10 +86,12 @@ pub async fn look(job: &Job<'_>, side: &Side, production: &Production, plan: &Ta
             }
         }
     }
-    let all = oids(&trees, |_| true);
     let mut sequences = Vec::new();
-    for table in all {
-        sequences.extend(session.owned_sequences(table).await?);
+    for tree in &trees {
+        for table in tree.oids() {
+            let owned = session.owned_sequences(table).await?;
+            sequences.extend(owned.into_iter().map(|state| (tree.way, state)));
+        }
     }
     let made: Vec<TableName> = trees
         .iter()
@@ -96,7 +104,18 @@ pub async fn look(job: &Job<'_>, side: &Side, production: &Production, plan: &Ta
         before = side.definitions(&plan.database, &made, "pre-data", no_owner).await?;
         after = side.definitions(&plan.database, &made, "post-data", no_owner).await?;
     }
-    Ok(Taken { session, trees, foreign_keys, views, sequences, before, after, notes })
+    Ok(Taken {
+        session,
+        trees,
+        foreign_keys,
+        views,
+        publications,
+        others,
+        sequences,
+        before,
+        after,
+        notes,
+    })
 }
 
 fn oids(trees: &[Tree], wanted: impl Fn(Way) -> bool) -> Vec<u32> {

@@ -98,3 +98,46 @@ pub fn definitions(pg: &Pg, table: Option<&str>) -> String {
         .collect::<Vec<_>>()
         .join("\n")
 }
+
+/// Everything that a restore of a table could leave behind or take away.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Look {
+    pub digests: BTreeMap<String, String>,
+    pub sequences: Vec<Vec<Option<String>>>,
+    pub definitions: String,
+    pub globals: String,
+    pub settings: Vec<Vec<Option<String>>>,
+}
+
+/// Waits until a killed restore's session is gone, if it holds locks.
+pub fn look(pg: &Pg) -> Look {
+    let (dir, port) = pg.socket();
+    let args = ["-h".to_owned(), dir.display().to_string(), "-p".to_owned(), port.to_string()];
+    let globals = pg.build.run_tool("pg_dumpall", args.into_iter().chain(["-U", "postgres", "-g"].map(str::to_owned)));
+    let plain = |text: &str| {
+        text.lines().filter(|l| !l.starts_with("\\restrict") && !l.starts_with("\\unrestrict")).collect::<Vec<_>>().join("\n")
+    };
+    Look {
+        digests: digests(pg),
+        sequences: pg.session_in(DATABASE).sql("select sequencename, last_value from pg_sequences order by 1"),
+        definitions: definitions(pg, None),
+        globals: plain(&globals),
+        settings: pg.sql("select name, setting, source from pg_settings where source not in ('client', 'session') order by 1"),
+    }
+}
+
+/// The server process that a restore works through in production.
+pub fn restoring(pg: &Pg) -> Option<String> {
+    let sql = "select pid from pg_stat_activity where datname = 'shop' and application_name = 'pgkeep' and \
+               state <> 'idle'";
+    pg.sql(sql).pop().and_then(|mut row| row.remove(0))
+}
+
+/// Whether that process waits for a lock of this kind.
+pub fn waits_for(pg: &Pg, lock: &str) -> bool {
+    let sql = format!(
+        "select 1 from pg_stat_activity where datname = 'shop' and application_name = 'pgkeep' and \
+         wait_event_type = 'Lock' and wait_event = '{lock}'"
+    );
+    !pg.sql(&sql).is_empty()
+}
