@@ -43,7 +43,7 @@ fn neither_during_nor_after_is_a_row_readable_outside_of_the_side_instance() {
     env.backup();
     moment(&env, "good");
     env.pg.sql("delete from public.t");
-    for step in ["restore-after-packs", "table-after-side", "table-after-rows", "table-before-commit"] {
+    for step in ["restore-after-packs", "table-after-side", "table-before-commit"] {
         let args = ["restore", "table", "public.t", "--to", "name:good", "--replace", "--yes"];
         let running = env.pgkeep.clone().failpoint(step, "return(stop)").spawn(args);
         eventually("it stands still", Duration::from_mins(1), || running.is_stopped());
