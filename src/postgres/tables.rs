@@ -10,6 +10,6 @@ mod links;
 mod statements;
 
 pub use copy::{Copied, copy_rows};
-pub use facts::{TableFacts, TableKind};
 pub use dependents::{Dependent, OtherDependent};
+pub use facts::{TableFacts, TableKind};
 pub use links::{ForeignKey, Trigger};

@@ -51,6 +51,8 @@ pub async fn stale_views(production: &Session, tables: &[u32]) -> Result<Vec<Str
     let views = production.dependent_views(tables).await?;
     let stale = views.into_iter().filter(|v| v.materialised);
     Ok(stale
-        .map(|v| format!("{} shows the old rows until: REFRESH MATERIALIZED VIEW {}", v.name, v.name.quoted()))
+        .map(|v| {
+            format!("{} shows the old rows until: REFRESH MATERIALIZED VIEW {}", v.name, v.name.quoted())
+        })
         .collect())
 }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::request::{From, TableRequest};
 use super::load::locked_with;
+use super::request::{From, TableRequest};
 use super::{Job, Way, side};
 use crate::error::{Code, Error, Result};
 use crate::model::{ClusterName, SystemId, TableName};
@@ -152,7 +152,10 @@ async fn may_replace(session: &Session, facts: &TableFacts, warnings: &mut Vec<S
     for key in session.foreign_keys(&tree).await? {
         let Some(other) = session.table(&key.table).await? else { continue };
         if session.acts_as(&other.owner).await? != Some(true) {
-            let what = format!("foreign key {} belongs to {}, whose owner is role {}", key.name, key.table, other.owner);
+            let what = format!(
+                "foreign key {} belongs to {}, whose owner is role {}",
+                key.name, key.table, other.owner
+            );
             return Err(Error::new(Code::NotReady, what).at(session.place()).hint(rights_hint(session)));
         }
     }
@@ -197,7 +200,10 @@ pub fn text(plan: &TablePlan) -> String {
     }
     if !plan.locked.is_empty() {
         let names: Vec<String> = plan.locked.iter().map(ToString::to_string).collect();
-        line(&format!("  locked meanwhile: {} (nobody reads or writes them while rows are copied)", names.join(", ")));
+        line(&format!(
+            "  locked meanwhile: {} (nobody reads or writes them while rows are copied)",
+            names.join(", ")
+        ));
     }
     line(&format!("  side instance:    {} (removed at the end)", plan.scratch.display()));
     match &plan.side {

@@ -84,8 +84,7 @@ impl Side {
         no_owner: bool,
     ) -> Result<String> {
         let run = self.tools.run("pg_dump", &self.owner, DEFINITIONS_WITHIN).limit(LARGEST_DEFINITIONS);
-        let mut run =
-            run.arg(format!("--section={section}")).args(["--encoding=UTF8", "--no-publications"]);
+        let mut run = run.arg(format!("--section={section}")).args(["--encoding=UTF8", "--no-publications"]);
         run = run.args(["--no-subscriptions", "--no-password", "--username", &self.superuser, "--host"]);
         // In the environment a name is only a name; as an argument it may be taken for a connection string.
         run = run.arg(&self.socket).arg("--port").arg(self.port.to_string()).env("PGDATABASE", database);
@@ -95,11 +94,10 @@ impl Side {
         for table in tables {
             run = run.arg("--table").arg(table.quoted());
         }
-        let said = run
-            .run()
-            .await?
-            .success()
-            .map_err(|e| Error::new(Code::Tools, "pg_dump cannot read the tables' definitions").because(e))?;
+        let said =
+            run.run().await?.success().map_err(|e| {
+                Error::new(Code::Tools, "pg_dump cannot read the tables' definitions").because(e)
+            })?;
         String::from_utf8(said.stdout).map_err(|e| {
             Error::new(Code::Refused, "the definitions of the tables are not in UTF-8")
                 .hint(

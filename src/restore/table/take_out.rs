@@ -104,18 +104,7 @@ pub async fn look(job: &Job<'_>, side: &Side, production: &Production, plan: &Ta
         before = side.definitions(&plan.database, &made, "pre-data", no_owner).await?;
         after = side.definitions(&plan.database, &made, "post-data", no_owner).await?;
     }
-    Ok(Taken {
-        session,
-        trees,
-        foreign_keys,
-        views,
-        publications,
-        others,
-        sequences,
-        before,
-        after,
-        notes,
-    })
+    Ok(Taken { session, trees, foreign_keys, views, publications, others, sequences, before, after, notes })
 }
 
 fn oids(trees: &[Tree], wanted: impl Fn(Way) -> bool) -> Vec<u32> {

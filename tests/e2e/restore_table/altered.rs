@@ -58,7 +58,9 @@ fn what_went_away_with_a_dropped_table_is_told_with_what_makes_it_again() {
          create unlogged table app.pad (n int); insert into app.pad values (1)",
     );
     moment(&env, "good");
-    shop.sql("drop table app.customers cascade; drop table app.pad; select setval('app.orders_id_seq', 5000)");
+    shop.sql(
+        "drop table app.customers cascade; drop table app.pad; select setval('app.orders_id_seq', 5000)",
+    );
     let args = table_args(&["app.customers", "app.orders", "app.pad"], &["--to", "name:good", "--replace"]);
     let told = env.pgkeep.run(args).exits(4);
     for words in [

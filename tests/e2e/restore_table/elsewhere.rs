@@ -45,9 +45,13 @@ fn another_cluster_and_a_moment_outside_the_window_are_refused_before_anything_i
     // And into another database of the same cluster.
     env.pg.sql("create database lab");
     env.pg.session_in("lab").sql("create schema app authorization app");
-    run(&["app.child", "app.base"], &["--to", "name:good", "--into", "lab", "--replace"]).fails_with("usage", 2);
+    run(&["app.child", "app.base"], &["--to", "name:good", "--into", "lab", "--replace"])
+        .fails_with("usage", 2);
     run(&["app.base"], &["--to", "name:good", "--into", "lab", "--replace"]).ok();
     let lab = env.pg.session_in("lab");
-    assert_eq!(lab.one("select count(*) || ' ' || count(more) from app.base left join app.child using (id)"), "11 6");
+    assert_eq!(
+        lab.one("select count(*) || ' ' || count(more) from app.base left join app.child using (id)"),
+        "11 6"
+    );
     assert_eq!(look(&env.pg), before);
 }

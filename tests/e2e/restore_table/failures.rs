@@ -44,7 +44,10 @@ fn a_failure_changes_nothing_and_leaves_nothing() {
     let before = look(&env.pg);
     for step in ["table-after-side", "table-before-commit"] {
         let ran = env.pgkeep.clone().failpoint(step, "return(error)").run(args(&[])).exits(1);
-        assert!(step == "table-after-side" || ran.stderr.contains("nothing in production has changed"), "{ran}");
+        assert!(
+            step == "table-after-side" || ran.stderr.contains("nothing in production has changed"),
+            "{ran}"
+        );
         side_is_gone(&env);
         assert_eq!(look(&env.pg), before, "{step}");
     }
@@ -121,8 +124,11 @@ fn production_never_queues_behind_a_restore_for_long_and_the_restore_comes_again
     let before = look(&env.pg);
     let report = env.pg.session_in(DATABASE);
     report.sql("begin; select count(*) from app.orders");
-    let refused = env.pgkeep.run(args(&["--lock-timeout", "200ms", "--lock-retries", "1"])).fails_with("busy", 1);
-    for words in ["idle in transaction", "on app.orders", "--lock-timeout", "nothing in production has changed"] {
+    let refused =
+        env.pgkeep.run(args(&["--lock-timeout", "200ms", "--lock-retries", "1"])).fails_with("busy", 1);
+    for words in
+        ["idle in transaction", "on app.orders", "--lock-timeout", "nothing in production has changed"]
+    {
         assert!(refused.stderr.contains(words), "no {words:?} in {refused}");
     }
     side_is_gone(&env);

@@ -33,10 +33,12 @@ fn the_owner_brings_them_back(major: u32) {
     assert_eq!(now.settings, whole.settings);
 
     // A table of somebody else's that refers to them is found out before the recovery.
-    shop.sql("create role billing login; create schema billing authorization billing; \
+    shop.sql(
+        "create role billing login; create schema billing authorization billing; \
         grant references on app.orders to billing; grant usage on schema app to billing; \
         create table billing.lines (n int constraint line_of references app.orders); \
-        alter table billing.lines owner to billing");
+        alter table billing.lines owner to billing",
+    );
     let refused = env.pgkeep.run(table_args(&["app.orders"], &more)).fails_with("not-ready", 1);
     refused.says("foreign key line_of belongs to billing.lines, whose owner is role billing");
     env.pgkeep

@@ -21,7 +21,10 @@ fn shown(env: &TestEnv, name: &str, ran: &Ran) {
         (r"\b\d+\.\ds\b|\b\d+s\b", "SPAN"),
         (r"host [^,\n]*,", "host HOST,"),
         (r"PostgreSQL \d\d\.?\d*", "PostgreSQL VERSION"),
-        (r"(?m)^\S* *(fetching|finding|recovering|copying|making|looking|taking|indexes|statistics|\[).*\n", ""),
+        (
+            r"(?m)^\S* *(fetching|finding|recovering|copying|making|looking|taking|indexes|statistics|\[).*\n",
+            "",
+        ),
     ] {
         settings.add_filter(pattern, with);
     }
@@ -43,7 +46,8 @@ fn the_plan_and_the_report_say_what_a_person_must_know() {
     let beside = env.pgkeep.run(table_args(&tables[1..2], &["--to", "name:good", "--dry-run"])).ok();
     shown(&env, "plan_beside", &beside);
     let json = env.pgkeep.clone().global("--json");
-    let plan = json.run(table_args(&tables[..2], &["--to", "name:good", "--replace", "--dry-run"])).ok().json();
+    let plan =
+        json.run(table_args(&tables[..2], &["--to", "name:good", "--replace", "--dry-run"])).ok().json();
     assert_eq!((&plan["tables"][0]["way"], &plan["tables"][1]["way"]), (&"anew".into(), &"rows".into()));
     assert_eq!(plan["locked"], serde_json::json!(["app.orders"]));
     assert!(!env.state.join("scratch").exists(), "a plan was shown and something was made");

@@ -113,9 +113,13 @@ pub struct Look {
 pub fn look(pg: &Pg) -> Look {
     let (dir, port) = pg.socket();
     let args = ["-h".to_owned(), dir.display().to_string(), "-p".to_owned(), port.to_string()];
-    let globals = pg.build.run_tool("pg_dumpall", args.into_iter().chain(["-U", "postgres", "-g"].map(str::to_owned)));
+    let globals =
+        pg.build.run_tool("pg_dumpall", args.into_iter().chain(["-U", "postgres", "-g"].map(str::to_owned)));
     let plain = |text: &str| {
-        text.lines().filter(|l| !l.starts_with("\\restrict") && !l.starts_with("\\unrestrict")).collect::<Vec<_>>().join("\n")
+        text.lines()
+            .filter(|l| !l.starts_with("\\restrict") && !l.starts_with("\\unrestrict"))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     Look {
         digests: digests(pg),

@@ -46,6 +46,8 @@ mod tests {
         let now = |last, called| SequenceValue { last, called };
         assert!(is_ahead(&state(5, true, 1), now(4, true)) && !is_ahead(&state(5, true, 1), now(6, false)));
         assert!(is_ahead(&state(5, true, 1), now(5, false)) && !is_ahead(&state(5, false, 1), now(5, true)));
-        assert!(is_ahead(&state(-5, true, -1), now(-4, true)) && !is_ahead(&state(-5, true, -1), now(-6, true)));
+        assert!(
+            is_ahead(&state(-5, true, -1), now(-4, true)) && !is_ahead(&state(-5, true, -1), now(-6, true))
+        );
     }
 }

@@ -95,15 +95,16 @@ async fn copy(
     let (mut rows, mut bytes) = (0, 0);
     for stream in streams {
         job.progress.phase(&format!("copying rows of {}", stream.from));
-        let copied = rows::copy(&taken.session, session, stream, &*job.progress).await.map_err(|e| {
-            match (e.code(), tree.way) {
+        let copied =
+            rows::copy(&taken.session, session, stream, &*job.progress).await.map_err(|e| {
+                match (e.code(), tree.way) {
                 (Code::Sql, Way::Rows) if e.hint_text().is_none() => e.hint(
                     "rows of that moment do not fit into the table as it is now: restore beside it (without \
                      --replace), and take the rows that fit",
                 ),
                 _ => e,
             }
-        })?;
+            })?;
         rows += copied.written;
         bytes += copied.bytes;
         failpoint::reach("table-after-rows")?;
@@ -126,7 +127,8 @@ async fn compare_counts(side: &Side, session: &Session, restored: &RestoredTable
     }
     match side.recorded_rows.get(table) {
         Some(recorded) if recorded != rows => {
-            let what = format!("{table} came out with {rows} rows, and {recorded} were recorded in the backup");
+            let what =
+                format!("{table} came out with {rows} rows, and {recorded} were recorded in the backup");
             Err(Error::new(Code::Sql, what).hint("the backup is damaged: take another one"))
         }
         _ => Ok(()),
