@@ -40,4 +40,4 @@ pub use full::{FullRequest, StillWanted, full};
 pub use logical::{LogicalReport, LogicalRequest, LogicalWork, logical};
 pub use publish::{FullReport, RepositoryResult};
 
-pub use logical::{TableFilter, TablesWork};
+pub use logical::TablesWork;

@@ -25,6 +25,7 @@ pub use keys::{GeneratedIdentity, Identities};
 pub use open::{Opened, SeekableSource, open_frame, open_sealed, open_wal_object};
 pub use protection::{Protection, Recipients};
 pub use seal::{SealWriter, Sealed};
+pub use zstd_frames::FRAME_BYTES;
 
 use std::io;
 use std::path::Path;

@@ -10,7 +10,7 @@ use zstd::zstd_safe::{CCtx, CParameter, compress_bound, get_error_name};
 
 /// Plain bytes of a full frame. A longer window would find little more at the levels that are used, and this bounds
 /// memory: one such buffer, and one for the result.
-const FRAME_BYTES: usize = 4 << 20;
+pub const FRAME_BYTES: usize = 4 << 20;
 
 pub(super) struct ZstdFrames<W: Write> {
     inner: W,

@@ -11,7 +11,7 @@ use super::dump;
 use super::reader::Section;
 use super::schedule::Schedule;
 use super::sections::NAME_RULE;
-use crate::model::{BackupKind, ClusterName, DatabasePattern, JobName, TablePattern};
+use crate::model::{BackupKind, ClusterName, DatabasePattern, JobName, TableFilter, TablePattern};
 
 /// A `[[job]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub enum JobWork {
     /// The DDL of databases.
     Schema { databases: Vec<DatabasePattern> },
     /// Tables as CSV. No tables: those of `[dump]`.
-    Tables { databases: Vec<DatabasePattern>, tables: Vec<TablePattern> },
+    Tables { databases: Vec<DatabasePattern>, tables: Vec<TablePattern>, filters: Vec<TableFilter> },
 }
 
 impl JobWork {
@@ -158,7 +158,8 @@ fn work(section: &mut Section<'_>) -> Option<JobWork> {
         }
         BackupKind::Schema => JobWork::Schema { databases: dump::databases(section) },
         BackupKind::Tables => {
-            JobWork::Tables { databases: dump::databases(section), tables: dump::tables(section) }
+            let (databases, tables) = (dump::databases(section), dump::tables(section));
+            JobWork::Tables { databases, tables, filters: dump::filters(section) }
         }
         BackupKind::Full | BackupKind::Incr => JobWork::Full,
     })

@@ -284,5 +284,5 @@ fn wrapped(text: &str, prefix: &str) -> String {
 #[cfg(test)]
 pub(super) fn everything_set() -> String {
     // A file whose S3 repository has both a profile and credentials would be refused; the profile is tried apart.
-    render(|doc| doc.key != "profile" && !alerts::is_for_another_kind(doc))
+    render(|doc| doc.key != "profile" && !alerts::is_for_another_kind(doc) && !jobs::is_for_another_kind(doc))
 }

@@ -314,8 +314,8 @@ fn default_workers() -> usize {
 /// The level that stores within 3 % of the higher ones at twice their speed.
 const COMPRESSION: i32 = 2;
 
-fn level(section: &mut Section<'_>) -> i32 {
-    section.integer("compression", 1..=19).and_then(|n| i32::try_from(n).ok()).unwrap_or(COMPRESSION)
+pub(super) fn level(section: &mut Section<'_>) -> Option<i32> {
+    section.integer("compression", 1..=19).and_then(|n| i32::try_from(n).ok())
 }
 
 fn backup(section: Option<Section<'_>>) -> BackupConfig {
@@ -323,7 +323,7 @@ fn backup(section: Option<Section<'_>>) -> BackupConfig {
     let Some(mut section) = section else { return defaults };
     let config = BackupConfig {
         workers: section.integer("workers", 1..=64).map_or(defaults.workers, |n| n as usize),
-        compression: level(&mut section),
+        compression: level(&mut section).unwrap_or(COMPRESSION),
         after_damage: section.boolean("after_damage").unwrap_or(defaults.after_damage),
     };
     section.finish();
@@ -343,7 +343,7 @@ fn archive(section: Option<Section<'_>>) -> ArchiveConfig {
         push_deadline: section.duration("push_deadline").unwrap_or(defaults.push_deadline),
         fetch_deadline: section.duration("fetch_deadline").unwrap_or(defaults.fetch_deadline),
         optional_grace: section.duration("optional_grace").unwrap_or(defaults.optional_grace),
-        compression: level(&mut section),
+        compression: level(&mut section).unwrap_or(COMPRESSION),
         workers: section.integer("workers", 1..=16).map_or(defaults.workers, |n| n as usize),
     };
     section.finish();

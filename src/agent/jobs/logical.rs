@@ -6,7 +6,7 @@ use super::kind::{JobContext, JobKind, JobReport};
 use crate::backup::{LogicalReport, LogicalRequest, LogicalWork, TablesWork, logical};
 use crate::config::JobWork;
 use crate::error::Result;
-use crate::model::{DatabasePattern, TablePattern};
+use crate::model::{DatabasePattern, TableFilter, TablePattern};
 use crate::util::human;
 
 pub(super) struct Logical {
@@ -21,15 +21,15 @@ impl Logical {
             JobWork::Full => return None,
             JobWork::Dump { databases, tables } => (LogicalWork::Dump { tables: tables.clone() }, databases),
             JobWork::Schema { databases } => (LogicalWork::Schema, databases),
-            JobWork::Tables { databases, tables } => (tables_work(tables), databases),
+            JobWork::Tables { databases, tables, filters } => (tables_work(tables, filters), databases),
         };
         Some(Self { work, databases: databases.clone() })
     }
 }
 
 /// How many connections is the configuration's to say, when the run begins.
-fn tables_work(tables: &[TablePattern]) -> LogicalWork {
-    LogicalWork::Tables(TablesWork { tables: tables.to_vec(), filters: Vec::new(), connections: 1 })
+fn tables_work(tables: &[TablePattern], filters: &[TableFilter]) -> LogicalWork {
+    LogicalWork::Tables(TablesWork { tables: tables.to_vec(), filters: filters.to_vec(), connections: 1 })
 }
 
 #[async_trait]

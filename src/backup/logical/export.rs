@@ -13,7 +13,7 @@ use super::outgoing::{self, Outgoing};
 use super::run::blocking;
 use crate::backup::copy::Destination;
 use crate::backup::full::cancelled;
-use crate::codec::from_io;
+use crate::codec::{FRAME_BYTES, from_io};
 use crate::error::{Error, Result};
 use crate::postgres::Session;
 use crate::postgres::user_tables::{Column, Relation, RelationKind, SequenceState, copy_csv};
@@ -21,10 +21,10 @@ use crate::repository::logical_index::{IndexedColumn, IndexedCsv, IndexedSequenc
 use crate::repository::record::ObjectEntry;
 use crate::util::progress::Progress;
 
-/// Rows are handed on in pieces of about this size.
-const PIECE: usize = 256 << 10;
+/// Rows are handed on in pieces of this size: a frame, which is then compressed where it lies.
+const PIECE: usize = FRAME_BYTES;
 /// Pieces that wait to be sealed.
-const WAITING: usize = 4;
+const WAITING: usize = 1;
 /// Until the first row may be sent; the lock is held already.
 const BEGIN: Duration = Duration::from_mins(10);
 
@@ -105,10 +105,15 @@ async fn send(
     loop {
         let row = rows.next().await?;
         let ended = row.is_none();
-        piece.extend_from_slice(&row.unwrap_or_default());
-        if piece.len() >= PIECE || (ended && !piece.is_empty()) {
+        let mut row = row.unwrap_or_default();
+        // A row may go on in the next piece.
+        while !row.is_empty() || (ended && !piece.is_empty()) {
+            piece.extend_from_slice(&row.split_to(row.len().min(PIECE - piece.len())));
+            if piece.len() < PIECE && !ended {
+                break;
+            }
             progress.advance(piece.len() as u64);
-            let full = std::mem::replace(&mut piece, BytesMut::with_capacity(PIECE + PIECE / 8));
+            let full = std::mem::replace(&mut piece, BytesMut::with_capacity(PIECE));
             if pieces.send(full.freeze()).await.is_err() {
                 // The writer has failed and says why.
                 return Ok(());

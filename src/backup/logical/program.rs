@@ -1,53 +1,77 @@
 //! One of PostgreSQL's programs, its output sealed as it comes.
+//!
+//! Two threads: one reads the pipe and looks at what passes, the other compresses, encrypts and hands on. A frame takes
+//! longer to compress than the pipe takes to fill; with one thread the program would stand still meanwhile, and the
+//! server behind it.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::full::cancelled;
-use crate::codec::SealWriter;
+use crate::codec::{FRAME_BYTES, SealWriter, from_io};
 use crate::error::{Code, Error, Result};
 use crate::postgres::dump_tool;
 use crate::util::process::{Run, Streamed};
 use crate::util::progress::Progress;
 
-/// Read at a time; a pipe holds a MiB.
-const BUFFER: usize = 256 << 10;
+/// Asked for at a time; a pipe holds a MiB.
+const READ: usize = 256 << 10;
+/// What is handed over at a time: a frame, which is then compressed where it lies.
+const BLOCK: usize = FRAME_BYTES;
+/// Blocks that wait to be sealed, beside the one being filled and the one being sealed.
+const WAITING: usize = 1;
 
-/// What passes is read and written at once: each byte goes into the seal before anybody sees it.
-pub(super) struct Tee<W: Write> {
+/// What passes is looked at here and sealed elsewhere; nothing of it counts before both have come to the end.
+pub(super) struct Tee {
     source: File,
-    out: SealWriter<W>,
-    buffer: Vec<u8>,
+    block: Vec<u8>,
     at: usize,
     filled: usize,
+    full: SyncSender<Vec<u8>>,
+    /// Blocks to be filled again.
+    empty: Receiver<Vec<u8>>,
     progress: Arc<dyn Progress>,
     /// The program's output came to its end.
     ended: Arc<AtomicBool>,
 }
 
-impl<W: Write> Tee<W> {
+impl Tee {
     /// Passes on what is left.
     pub(super) fn drain(&mut self) -> Result<()> {
         loop {
-            let n = self.fill_buf().map_err(|e| crate::codec::from_io("cannot pass it on", "", e))?.len();
+            let n = self.fill_buf().map_err(|e| from_io("cannot pass it on", "", e))?.len();
             if n == 0 {
-                return Ok(());
+                return self.hand_over().map_err(|e| from_io("cannot pass it on", "", e));
             }
             self.consume(n);
         }
     }
+
+    fn hand_over(&mut self) -> io::Result<()> {
+        let mut next = self.empty.try_recv().unwrap_or_default();
+        next.resize(BLOCK, 0);
+        let mut block = std::mem::replace(&mut self.block, next);
+        block.truncate(self.filled);
+        (self.at, self.filled) = (0, 0);
+        // Who seals has failed, and says why.
+        self.full.send(block).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
 }
 
-impl<W: Write> BufRead for Tee<W> {
+impl BufRead for Tee {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.filled {
-            (self.at, self.filled) = (0, 0);
+            if self.filled == BLOCK {
+                self.hand_over()?;
+            }
+            let until = (self.filled + READ).min(BLOCK);
             let got = loop {
-                match self.source.read(&mut self.buffer) {
+                match self.source.read(&mut self.block[self.filled..until]) {
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     got => break got?,
                 }
@@ -55,23 +79,35 @@ impl<W: Write> BufRead for Tee<W> {
             if got == 0 {
                 self.ended.store(true, Ordering::Relaxed);
             }
-            self.out.write_all(&self.buffer[..got])?;
-            self.filled = got;
+            self.filled += got;
             self.progress.advance(got as u64);
         }
-        Ok(&self.buffer[self.at..self.filled])
+        Ok(&self.block[self.at..self.filled])
     }
     fn consume(&mut self, n: usize) {
         self.at += n;
     }
 }
 
-impl<W: Write> Read for Tee<W> {
+impl Read for Tee {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let n = self.fill_buf()?.read(into)?;
         self.consume(n);
         Ok(n)
     }
+}
+
+/// Up to the last block; that they are all is for the caller to know.
+fn seal<W: Write>(
+    mut out: SealWriter<W>,
+    blocks: &Receiver<Vec<u8>>,
+    done: &SyncSender<Vec<u8>>,
+) -> Result<SealWriter<W>> {
+    while let Ok(block) = blocks.recv() {
+        out.write_all(&block).map_err(|e| from_io("cannot pass it on", "", e))?;
+        let _ = done.try_send(block);
+    }
+    Ok(out)
 }
 
 /// What a program that ended with 0 left: what its output was read as, the stream (which the caller ends), and what it
@@ -89,7 +125,7 @@ pub(super) async fn pass<T, W>(
     out: SealWriter<W>,
     progress: Arc<dyn Progress>,
     cancel: &CancellationToken,
-    read: impl FnOnce(&mut Tee<W>) -> Result<T> + Send + 'static,
+    read: impl FnOnce(&mut Tee) -> Result<T> + Send + 'static,
 ) -> Result<Passed<T, W>>
 where
     T: Send + 'static,
@@ -98,11 +134,20 @@ where
     let ended = Arc::new(AtomicBool::new(false));
     let told = ended.clone();
     let work = run.stream(move |source| {
-        let buffer = vec![0; BUFFER];
-        let mut tee = Tee { source, out, buffer, at: 0, filled: 0, progress, ended: told };
-        let read = read(&mut tee)?;
-        tee.drain()?;
-        Ok((read, tee.out))
+        let (full, to_seal) = sync_channel(WAITING);
+        let (sealed, empty) = sync_channel(WAITING + 1);
+        let block = vec![0; BLOCK];
+        let mut tee = Tee { source, block, at: 0, filled: 0, full, empty, progress, ended: told };
+        std::thread::scope(|scope| {
+            let sealing = scope.spawn(move || seal(out, &to_seal, &sealed));
+            let read = read(&mut tee).and_then(|read| tee.drain().map(|()| read));
+            // No more blocks come.
+            drop(tee);
+            let out =
+                sealing.join().map_err(|_| Error::internal("the thread that seals a dump panicked"))?;
+            // Its reason is the better one.
+            out.and_then(|out| Ok((read?, out)))
+        })
     });
     let Streamed { finished, read } = tokio::select! {
         done = work => done?,

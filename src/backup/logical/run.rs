@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::patience::Tries;
 use super::preflight::{self, Ready};
-use super::{LogicalReport, LogicalRequest, LogicalWork, TableFilter, dump, globals, schema, tables};
+use super::{LogicalReport, LogicalRequest, LogicalWork, dump, globals, schema, tables};
 use crate::backup::copy::Destination;
 use crate::backup::full::cancelled;
 use crate::backup::publish::{self, RepositoryResult};
 use crate::codec::{SealWriter, from_io};
 use crate::error::{Code, Error, Result};
-use crate::model::{BackupId, TablePattern, Timestamp};
+use crate::model::{BackupId, TableFilter, TablePattern, Timestamp};
 use crate::repository::documents::FORMAT;
 use crate::repository::keys::backup;
 use crate::repository::logical_index::{IndexedDatabase, IndexedGlobals, LogicalIndex};
@@ -64,7 +64,7 @@ pub async fn logical(request: LogicalRequest<'_>) -> Result<LogicalReport> {
         id,
         targets: Arc::clone(&ready.targets),
         protection: ready.keys.protection.clone(),
-        level: request.config.backup.compression,
+        level: request.config.dump.compression,
         runtime: Handle::current(),
     });
     let run = Run { request: &request, ready, destination, started_at };

@@ -2,12 +2,12 @@
 
 use super::summary::Summary;
 use super::{BackupArgs, Kind};
-use crate::backup::{LogicalReport, LogicalRequest, LogicalWork, TableFilter, TablesWork, logical};
+use crate::backup::{LogicalReport, LogicalRequest, LogicalWork, TablesWork, logical};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::report;
 use crate::config::{ClusterConfig, Config};
 use crate::error::{Code, Error, Result};
-use crate::model::{DatabasePattern, TablePattern};
+use crate::model::{DatabasePattern, TableFilter, TablePattern};
 use crate::util::clock::Clock;
 
 /// Options of the logical kinds.

@@ -109,12 +109,19 @@ fn logical_kinds_choose_databases_and_tables_and_a_base_backup_knows_neither() {
     assert_eq!(work("kind = \"schema\"\ndatabases = [\"app*\"]"), JobWork::Schema { databases });
     assert_eq!(
         work("kind = \"tables\"\ntables = [\"users\"]"),
-        JobWork::Tables { databases: vec![], tables }
+        JobWork::Tables { databases: vec![], tables: tables.clone(), filters: vec![] }
+    );
+    let filters = vec![TableFilter::parse("users=active and id > 7").unwrap()];
+    assert_eq!(
+        work("kind = \"tables\"\ntables = [\"users\"]\nwhere = [\"users=active and id > 7\"]"),
+        JobWork::Tables { databases: vec![], tables, filters }
     );
     for wrong in [
         "kind = \"full\"\ndatabases = [\"app\"]",
         "kind = \"schema\"\ntables = [\"users\"]",
         "kind = \"incr\"",
+        "kind = \"dump\"\nwhere = [\"users=active\"]",
+        "kind = \"tables\"\nwhere = [\"users\"]",
     ] {
         assert!(job(wrong).is_err(), "{wrong}");
     }

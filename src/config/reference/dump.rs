@@ -14,6 +14,7 @@ pub(super) const KEYS: &[KeyDoc] = &[
     key(DUMP, "tables", "list", "[]", "[\"users\", \"billing.*\"]",
         "What `backup tables` exports when it is not told: tables as in SQL, with `*` and `?`; without a schema, in any."),
     key(DUMP, "connections", "number", "2", "2", "Tables exported at once, 1 to 32, each on a connection of its own."),
+    key(DUMP, "compression", "number", "1", "1", "zstd's level, 1 to 19, of all that this section is about."),
     key(DUMP, "lock_timeout", "duration", "\"10s\"", "\"10s\"",
         "A table that cannot be locked within this (a migration holds it, or waits for it) ends the try: whoever waits \
          for a lock holds up everybody behind."),

@@ -21,6 +21,8 @@ pub(super) const KEYS: &[KeyDoc] = &[
         "Which databases, as in [dump]. For kinds \"dump\", \"schema\" and \"tables\"."),
     key(JOB, "tables", "list", "all; of an export, those of [dump]", "[\"users\"]",
         "Which tables, as in [dump]. For kinds \"dump\" and \"tables\"."),
+    key(JOB, "where", "list", "all rows", "[\"users=active and id > 7\"]",
+        "TABLE=CONDITION: of the tables so named only the rows for which it holds. For kind \"tables\"."),
     key(JOB, "cluster", "text", "the only one", "\"main\"", "Of which `[cluster.NAME]`; needed where several are configured."),
     key(JOB, "schedule", "text", "required", "\"0 2 * * *\"",
         "Minute, hour, day of the month, month, day of the week, as in crontab(5): lists, ranges, steps, names; 0 and 7 \
@@ -40,3 +42,9 @@ pub(super) const KEYS: &[KeyDoc] = &[
     key(JOB, "standby_grace", "duration", "\"10m\"", "\"10m\"",
         "With run_on = \"standby\": when no standby has begun after this, the primary's host does it."),
 ];
+
+/// The example's job is a dump.
+#[cfg(test)]
+pub(super) fn is_for_another_kind(doc: &KeyDoc) -> bool {
+    doc.section == JOB && doc.key == "where"
+}
