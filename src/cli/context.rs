@@ -97,6 +97,12 @@ impl Context {
         Builder::new_multi_thread().enable_all().build().map_err(no_runtime)
     }
 
+    /// For work whose bytes come in many small packets over few connections, and are worked on by threads of their
+    /// own: with several threads that receive, every packet would wake another one.
+    pub fn runtime_of_one(&self) -> Result<Runtime> {
+        Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(no_runtime)
+    }
+
     /// Data, on standard output. A reader that went away (`pgkeep list | head`) is no failure of ours.
     pub fn print(&self, text: &str) -> Result<()> {
         let mut out = std::io::stdout().lock();

@@ -15,6 +15,11 @@ use super::session::Session;
 use super::tls;
 use crate::error::{Code, Error, Result};
 
+/// 53300, of the server as a whole or of the limit of one role or database.
+pub(super) const FULL_HINT: &str =
+    "sessions of others have all connections: `SELECT * FROM pg_stat_activity` shows them; max_connections and the \
+     CONNECTION LIMIT of role and database say how many there may be";
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -136,6 +141,7 @@ fn refused(info: &ConnInfo, host: &HostSpec, e: &tokio_postgres::Error) -> Error
     let full = e.code().is_some_and(|code| code.code() == "53300");
     let error = Error::new(if full { Code::ServerFull } else { Code::Connect }, what).at(place(info, host));
     match (e.code().map(tokio_postgres::error::SqlState::code), &info.pass_file_note) {
+        (Some("53300"), _) => error.hint(FULL_HINT),
         (_, Some(note)) => error.hint(note.clone()),
         (Some("28P01" | "28000"), None) => error
             .hint("look at pg_hba.conf, and give the password in ~/.pgpass of the user that pgkeep runs as"),

@@ -20,6 +20,11 @@ pub(super) const LONGEST: Duration = Duration::from_hours(24 * 14);
 /// Complaints kept: the last of them.
 pub(super) const STDERR: usize = 4 << 20;
 
+/// Limits that a role, a database or the server has for others do not end a dump; not every program sets them all for
+/// itself. And a server process whose client was killed must not work on for an hour.
+const OPTIONS: &str = "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 \
+                       -c client_connection_check_interval=10s";
+
 /// PostgreSQL's programs for dumps, checked.
 #[derive(Debug, Clone)]
 pub struct DumpTool {
@@ -152,11 +157,16 @@ fn environment(info: &ConnInfo, application: &str) -> Vec<(&'static str, OsStrin
         variables.extend(info.value(key).map(|value| (variable, value.into())));
     }
     variables.push(("PGAPPNAME", info.value("application_name").unwrap_or(application).into()));
-    // A server process whose client was killed must not work on for an hour.
-    let options = format!("{} -c client_connection_check_interval=10s", info.value("options").unwrap_or(""));
+    let options = format!("{} {OPTIONS}", info.value("options").unwrap_or(""));
     variables.push(("PGOPTIONS", options.trim().into()));
     variables
 }
+
+/// What a standby says (in English) when replay needs what a query of ours still looks at.
+pub(super) const CONFLICT: &str = "conflict with recovery";
+pub(super) const CONFLICT_HINT: &str =
+    "replay needed what was being read: set hot_standby_feedback = on or a longer max_standby_streaming_delay on this \
+     standby, or take this backup on the primary";
 
 /// What a program warned of: a line each, with what it added in detail.
 pub fn warnings(stderr: &str) -> Vec<String> {
@@ -187,6 +197,12 @@ pub fn failure(finished: &Finished, doing: &str) -> Error {
     }
     if denied || said.contains("row-level security") {
         return error.hint("`pgkeep check` shows which rights the role lacks for dumps");
+    }
+    if full {
+        return error.hint(super::connect::FULL_HINT);
+    }
+    if said.contains(CONFLICT) {
+        return error.hint(CONFLICT_HINT);
     }
     if said.contains("out of shared memory") {
         return error.hint("raise max_locks_per_transaction: a dump locks every table once");
@@ -294,7 +310,8 @@ mod tests {
         assert_eq!(value("PGPORT").unwrap(), "5433,5433");
         assert_eq!(value("PGDATABASE").unwrap(), "host=elsewhere");
         assert_eq!(value("PGPASSWORD").unwrap(), "s3cret");
-        assert_eq!(value("PGOPTIONS").unwrap(), "-c a=b -c client_connection_check_interval=10s");
+        let options = value("PGOPTIONS").unwrap();
+        assert!(options.starts_with("-c a=b -c statement_timeout=0 -c idle"), "{options}");
         assert_eq!(value("PGHOSTADDR"), None);
     }
 }

@@ -271,6 +271,10 @@ impl Session {
         let detail = db.detail().map(|d| format!(" ({d})")).unwrap_or_default();
         let error = Error::new(code, format!("cannot {doing}: {}{detail}", db.message())).at(&self.place);
         match (denied, db.hint()) {
+            // serialization_failure, on a standby
+            _ if db.code().code() == "40001" && db.message().contains(super::dump_tool::CONFLICT) => {
+                error.hint(super::dump_tool::CONFLICT_HINT)
+            }
             (true, _) => error.hint(super::roles::hint(self.major(), &self.user)),
             (false, Some(hint)) => error.hint(hint.to_owned()),
             (false, None) => error,

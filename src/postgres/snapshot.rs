@@ -64,6 +64,10 @@ impl Snapshot {
     pub fn session(&self) -> &Session {
         &self.session
     }
+    /// The session goes on reading by itself; who has joined needs the snapshot no more.
+    pub fn into_session(self) -> Session {
+        self.session
+    }
     /// Says that the snapshot still exists.
     pub async fn ping(&self) -> Result<()> {
         self.session.ping().await.map_err(|e| e.while_doing("the snapshot is lost"))

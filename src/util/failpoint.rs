@@ -94,6 +94,20 @@ pub fn reach(_name: &'static str) -> Result<()> {
     Ok(())
 }
 
+/// A limit that a test may lower, so that what happens beyond it can be seen with little data: `name=return(65536)`.
+/// Not a step, and not in [`NAMES`].
+#[cfg(feature = "failpoints")]
+pub fn limit(name: &'static str, usual: u64) -> u64 {
+    fail::fail_point!(name, |value| value.and_then(|v| v.parse().ok()).unwrap_or(usual));
+    usual
+}
+
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn limit(_name: &'static str, usual: u64) -> u64 {
+    usual
+}
+
 #[cfg(feature = "failpoints")]
 fn act(name: &'static str, action: Option<&str>) -> Result<()> {
     use crate::error::Error;

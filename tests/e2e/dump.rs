@@ -1,10 +1,13 @@
 //! `backup dump` against real servers: what goes out comes back equal, counts are those of the snapshot, and what goes
 //! wrong publishes nothing.
 
+mod broken;
 mod everything;
 mod failures;
+mod limits;
 mod opened;
 mod patient;
+mod places;
 mod plaintext;
 mod role;
 mod tables;

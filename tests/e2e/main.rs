@@ -20,6 +20,7 @@ mod control_file;
 mod crash_backup;
 mod crash_push;
 mod crash_restore;
+mod csv_by_hand;
 mod debian_package;
 mod dump;
 mod fetch_in_recovery;

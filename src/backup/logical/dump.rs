@@ -88,7 +88,7 @@ async fn attempt(
         large_objects: passed.read.contents.large_objects,
         tables: passed.read.tables(&opened.relations),
     };
-    Ok(Some(DatabasePart { indexed, objects, bytes_raw, warnings, matched }))
+    Ok(Some(DatabasePart { indexed, objects, bytes_raw, warnings, notes: Vec::new(), matched }))
 }
 
 /// What is read: everything, or the chosen tables with their partitions.

@@ -13,6 +13,7 @@ use crate::model::Digest;
 use crate::repository::fanout::FanOut;
 use crate::repository::keys::backup;
 use crate::repository::record::ObjectEntry;
+use crate::util::failpoint;
 
 /// FORMAT.md: "No stored object is larger than 64 GiB".
 const LONGEST: u64 = 64 << 30;
@@ -33,15 +34,11 @@ pub(super) struct Parts {
 impl Parts {
     /// Opens the first object, by its key in the backup's directory.
     pub(super) fn open(destination: &Arc<Destination>, key: &str) -> Self {
-        Self::open_with(destination, key, LONGEST)
-    }
-
-    fn open_with(destination: &Arc<Destination>, key: &str, longest: u64) -> Self {
         Self {
             fan: Some(destination.open(key)),
             destination: destination.clone(),
             key: key.to_owned(),
-            longest,
+            longest: failpoint::limit("object-longest", LONGEST),
             number: 1,
             bytes: 0,
             sha256: Sha256::new(),

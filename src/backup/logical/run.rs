@@ -37,6 +37,8 @@ pub(super) struct DatabasePart {
     pub(super) bytes_raw: u64,
     /// What PostgreSQL's programs warned of.
     pub(super) warnings: Vec<String>,
+    /// What a person should know, though nothing is missing.
+    pub(super) notes: Vec<String>,
     /// The patterns of tables, as given, that chose something here.
     pub(super) matched: Vec<String>,
 }
@@ -49,6 +51,7 @@ struct Gathered {
     objects: Vec<ObjectEntry>,
     bytes_raw: u64,
     warnings: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// Takes a logical backup. Ok means published in every required repository; look at [`LogicalReport::left_out`] for what
@@ -73,6 +76,8 @@ pub async fn logical(request: LogicalRequest<'_>) -> Result<LogicalReport> {
         run.globals(&mut gathered).await?;
     }
     run.index(&mut gathered).await?;
+    let mut notes = run.ready.notes.clone();
+    notes.append(&mut gathered.notes);
     let (record, warnings) = run.record(gathered)?;
     if request.cancel.is_cancelled() {
         return Err(cancelled());
@@ -83,7 +88,7 @@ pub async fn logical(request: LogicalRequest<'_>) -> Result<LogicalReport> {
         record,
         repositories: RepositoryResult::of(&run.destination.targets),
         left_out: warnings,
-        notes: run.ready.notes,
+        notes,
         took: watch.elapsed(),
     })
 }
@@ -220,6 +225,7 @@ impl Gathered {
     fn take(&mut self, part: DatabasePart) {
         let name = &part.indexed.name;
         self.warnings.extend(part.warnings.into_iter().map(|warning| format!("{name}: {warning}")));
+        self.notes.extend(part.notes.into_iter().map(|note| format!("{name}: {note}")));
         self.databases.push(part.indexed);
         self.objects.extend(part.objects);
         self.bytes_raw += part.bytes_raw;

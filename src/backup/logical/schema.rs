@@ -36,7 +36,7 @@ pub(super) async fn database(run: &Run<'_>, database: &Database) -> Result<Datab
         large_objects: 0,
         tables: Vec::new(),
     };
-    Ok(DatabasePart { indexed, objects, bytes_raw, warnings, matched: Vec::new() })
+    Ok(DatabasePart { indexed, objects, bytes_raw, warnings, notes: Vec::new(), matched: Vec::new() })
 }
 
 type Text = (Held, (Lsn, Timestamp), Vec<String>);

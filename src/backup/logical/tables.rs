@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -68,7 +69,8 @@ pub(super) async fn database(
         tables,
     };
     let matched = prepared.matched;
-    Ok(Some(DatabasePart { indexed, objects, bytes_raw, warnings: prepared.warnings, matched }))
+    let (warnings, notes) = (prepared.warnings, prepared.notes);
+    Ok(Some(DatabasePart { indexed, objects, bytes_raw, warnings, notes, matched }))
 }
 
 /// All that is needed to send rows, and nothing that has to wait any more.
@@ -79,6 +81,7 @@ struct Prepared {
     sessions: Vec<Session>,
     schema: Held,
     warnings: Vec<String>,
+    notes: Vec<String>,
     snapshot: (crate::model::Lsn, Timestamp),
     matched: Vec<String>,
 }
@@ -106,11 +109,6 @@ async fn prepare(
     let scope = DumpScope { snapshot: &opened.snapshot.id, lock_timeout: patience, tables: &names };
     let (schema, warnings) = globals::text(run, ready.tool.schema(&opened.info, &scope), doing).await?;
 
-    let locks = opened::lockable(&chosen);
-    let mut sessions = Vec::new();
-    for _ in 0..work.connections.clamp(1, chosen.len()) {
-        sessions.push(snapshot::join(&opened.info, &opened.snapshot.id, &locks, patience).await?);
-    }
     let mut tables = Vec::with_capacity(chosen.len());
     for relation in &chosen {
         let session = opened.snapshot.session();
@@ -129,15 +127,41 @@ async fn prepare(
         });
     }
     tables.sort_by_key(|t| std::cmp::Reverse(t.relation.bytes));
+    let snapshot = (opened.snapshot.lsn, opened.snapshot.at);
+    let wanted = work.connections.clamp(1, chosen.len());
+    let (sessions, notes) = connections(opened, &opened::lockable(&chosen), patience, wanted).await?;
     Ok(Some(Prepared {
         bytes: chosen.iter().map(|r| r.bytes).sum(),
         tables: tables.into(),
         sessions,
         schema,
         warnings,
-        snapshot: (opened.snapshot.lsn, opened.snapshot.at),
+        notes,
+        snapshot,
         matched: selection::matched(&references, &work.tables),
     }))
+}
+
+/// The session that holds the snapshot, and others that join it: as many as the server has.
+async fn connections(
+    opened: Opened,
+    locks: &[TableName],
+    patience: Duration,
+    wanted: usize,
+) -> Result<(Vec<Session>, Vec<String>)> {
+    let (mut joined, mut notes) = (Vec::new(), Vec::new());
+    for _ in 1..wanted {
+        match snapshot::join(&opened.info, &opened.snapshot.id, locks, patience).await {
+            Ok(session) => joined.push(session),
+            Err(e) if e.code() == Code::ServerFull => {
+                notes.push(format!("only {} of {wanted} connections: {e}", joined.len() + 1));
+                break;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    joined.push(opened.snapshot.into_session());
+    Ok((joined, notes))
 }
 
 /// The first that fits.

@@ -95,7 +95,7 @@ pub(super) fn run(
         cancel: ctx.cancel.clone(),
         still_wanted: None,
     };
-    let runtime = ctx.runtime()?;
+    let runtime = ctx.runtime_of_one()?;
     let done = runtime.block_on(logical(request));
     // A store that hangs must not hold the process: what is unfinished is aborted or left unreferenced.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));

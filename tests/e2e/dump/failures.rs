@@ -14,7 +14,7 @@ fn env(major: u32) -> TestEnv {
 }
 
 /// pgkeep with programs of its own: `pg_dump` is this script, in which `"$real/pg_dump"` is the real one.
-fn with_programs(env: &TestEnv, pg_dump: &str) -> Pgkeep {
+pub(super) fn with_programs(env: &TestEnv, pg_dump: &str) -> Pgkeep {
     let Build { bin, lib, .. } = &env.pg.build;
     let dir: PathBuf = env.root.dir("programs", 0o755);
     let script = |name: &str, body: &str| {
@@ -34,7 +34,7 @@ fn with_programs(env: &TestEnv, pg_dump: &str) -> Pgkeep {
 }
 
 #[track_caller]
-fn nothing_is_published(env: &TestEnv) {
+pub(super) fn nothing_is_published(env: &TestEnv) {
     let fsck = env.fsck().assert_whole();
     assert!(fsck.published.is_empty() && fsck.unfinished.is_empty(), "{fsck:?}");
 }

@@ -108,9 +108,8 @@ fn exported_tables_come_back_equal_on_postgres_18() {
     comes_back_equal(18);
 }
 
-#[test]
-fn all_tables_of_an_export_are_of_one_moment() {
-    let env = EnvOptions::new(17).not_archiving().build();
+fn all_tables_are_of_one_moment(major: u32) {
+    let env = EnvOptions::new(major).not_archiving().build();
     env.pg.sql("create table a as select n, repeat('a', 100) as t from generate_series(1, 20000) n");
     env.pg.sql("create table b as select * from a; create table c as select * from a");
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -154,6 +153,15 @@ fn conditions_choose_rows_and_what_is_not_there_is_a_finding() {
     run(&["-t", "users", "--where", "other=true"]).fails_with("left-out", 4);
     run(&["-t", "nothing"]).fails_with("usage", 2);
     assert_eq!(env.fsck().assert_whole().published.len(), 3);
+}
+
+#[test]
+fn all_tables_of_an_export_of_14_are_of_one_moment() {
+    all_tables_are_of_one_moment(14);
+}
+#[test]
+fn all_tables_of_an_export_of_18_are_of_one_moment() {
+    all_tables_are_of_one_moment(18);
 }
 
 /// An export that takes its time over every row.
