@@ -192,6 +192,8 @@ fn every_documented_key_is_read_and_every_key_that_is_read_is_documented() {
         documented.insert(section.head.trim_matches(['[', ']']).replace(".NAME", ""));
     }
     documented.remove("");
+    // The example's job is a dump, which refuses it.
+    documented.remove("job.where");
     asked.retain(|key| ![".env", ".file", ".command"].iter().any(|form| key.ends_with(form)));
     assert_eq!(documented, asked);
 }

@@ -84,7 +84,7 @@ fn taken(pgkeep: &Pgkeep, args: &[&str]) -> Value {
 fn a_table_comes_back_by_hand(major: u32) {
     let env = env(major);
     // Of several objects, as a table of hundreds of gigabytes would be.
-    let pgkeep = env.pgkeep.clone().failpoint("object-longest", "return(20000)");
+    let pgkeep = env.pgkeep.clone().failpoint("object-longest", "return(10000)");
     let export = taken(&pgkeep, &["tables", "-d", "shop", "-t", "\"Shop A\".*"]);
     let parts = export["objects"].as_array().unwrap().iter().filter(|o| o["key"].as_str().unwrap().contains(".part0"));
     assert!(parts.count() >= 2, "{export}");
@@ -127,7 +127,7 @@ fn a_table_of_18_comes_back_by_hand() {
 
 fn a_database_comes_back_by_hand(major: u32) {
     let env = env(major);
-    let pgkeep = env.pgkeep.clone().failpoint("object-longest", "return(20000)");
+    let pgkeep = env.pgkeep.clone().failpoint("object-longest", "return(10000)");
     let dump = taken(&pgkeep, &["dump", "-d", "shop"]);
     let parts = dump["objects"].as_array().unwrap().iter().filter(|o| o["key"].as_str().unwrap().contains(".part0"));
     assert!(parts.count() >= 2, "{dump}");

@@ -84,7 +84,7 @@ fn a_server_that_dies_in_the_middle_is_said_and_nothing_is_published() {
 #[test]
 fn what_the_server_cannot_do_is_said_in_its_own_words() {
     let env = env(18);
-    env.pg.sql("alter role postgres set temp_file_limit = '64kB'; alter role postgres set work_mem = '64kB'");
+    env.pg.sql("alter role postgres set temp_file_limit = '1MB'; alter role postgres set work_mem = '64kB'");
     // Sorting needs room on the server's disk.
     let sorting = "t=n in (select s.n from (select n, filling from public.t order by filling, n offset 0) s)";
     let ran = env.pgkeep.run(["backup", "tables", "-t", "t", "--where", sorting]).fails_with("sql", 1);

@@ -73,7 +73,7 @@ fn an_export_of_latin1_is_utf8_and_one_of_bytes_without_an_encoding_is_those_byt
     env.pg.session_in("bytes").sql("create table t (v text)");
     let file = env.root.join("raw.csv");
     std::fs::write(&file, b"\xe9t\xe9\n").unwrap();
-    env.pg.session_in("bytes").sql(&format!("copy t from '{}'", file.display()));
+    env.pg.session_in("bytes").sql(&format!("copy t from '{}' with (encoding 'SQL_ASCII')", file.display()));
     let json = env.pgkeep.clone().global("--json").run(["backup", "tables", "-t", "t"]).ok().json();
     let taken = Taken::open(&env, json["id"].as_str().unwrap());
     let csv = |database: &str| {
