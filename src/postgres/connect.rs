@@ -16,8 +16,7 @@ use super::tls;
 use crate::error::{Code, Error, Result};
 
 /// 53300, of the server as a whole or of the limit of one role or database.
-pub(super) const FULL_HINT: &str =
-    "sessions of others have all connections: `SELECT * FROM pg_stat_activity` shows them; max_connections and the \
+pub(super) const FULL_HINT: &str = "sessions of others have all connections: `SELECT * FROM pg_stat_activity` shows them; max_connections and the \
      CONNECTION LIMIT of role and database say how many there may be";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);

@@ -164,8 +164,7 @@ fn environment(info: &ConnInfo, application: &str) -> Vec<(&'static str, OsStrin
 
 /// What a standby says (in English) when replay needs what a query of ours still looks at.
 pub(super) const CONFLICT: &str = "conflict with recovery";
-pub(super) const CONFLICT_HINT: &str =
-    "replay needed what was being read: set hot_standby_feedback = on or a longer max_standby_streaming_delay on this \
+pub(super) const CONFLICT_HINT: &str = "replay needed what was being read: set hot_standby_feedback = on or a longer max_standby_streaming_delay on this \
      standby, or take this backup on the primary";
 
 /// What a program warned of: a line each, with what it added in detail.

@@ -198,7 +198,14 @@ impl Session {
 
 /// The statement that sends a relation's rows as CSV. Without a filter a plain table is copied as it is; partitioned
 /// tables, materialised views and chosen rows go through a query.
-pub fn copy_csv(table: &TableName, kind: RelationKind, columns: &[Column], filter: Option<&str>) -> String {
+/// `encoding` is that of the file: `SQL_ASCII` for a database whose bytes nobody can convert.
+pub fn copy_csv(
+    table: &TableName,
+    kind: RelationKind,
+    columns: &[Column],
+    filter: Option<&str>,
+    encoding: &str,
+) -> String {
     let stored: Vec<String> =
         columns.iter().filter(|c| !c.generated).map(|c| quote_identifier(&c.name)).collect();
     let list = stored.join(", ");
@@ -213,7 +220,7 @@ pub fn copy_csv(table: &TableName, kind: RelationKind, columns: &[Column], filte
             format!("(SELECT {list} FROM {only}{}{rows})", table.quoted())
         }
     };
-    format!("COPY {what} TO STDOUT (FORMAT csv, HEADER)")
+    format!("COPY {what} TO STDOUT (FORMAT csv, HEADER, ENCODING '{encoding}')")
 }
 
 #[cfg(test)]
@@ -235,21 +242,21 @@ mod tests {
     fn generated_columns_are_left_out_and_everything_is_quoted() {
         let table = TableName { schema: "public".into(), name: "T\"x".into() };
         let columns = [column("a b", false), column("sum", true), column("select", false)];
-        let sql = |kind, filter| copy_csv(&table, kind, &columns, filter);
+        let sql = |kind, filter| copy_csv(&table, kind, &columns, filter, "UTF8");
         assert_eq!(
             sql(RelationKind::Table, None),
-            r#"COPY "public"."T""x" ("a b", "select") TO STDOUT (FORMAT csv, HEADER)"#
+            r#"COPY "public"."T""x" ("a b", "select") TO STDOUT (FORMAT csv, HEADER, ENCODING 'UTF8')"#
         );
         assert_eq!(
             sql(RelationKind::Partitioned, None),
-            r#"COPY (SELECT "a b", "select" FROM "public"."T""x") TO STDOUT (FORMAT csv, HEADER)"#
+            r#"COPY (SELECT "a b", "select" FROM "public"."T""x") TO STDOUT (FORMAT csv, HEADER, ENCODING 'UTF8')"#
         );
         assert_eq!(
             sql(RelationKind::Table, Some("id > 7 -- new")),
             "COPY (SELECT \"a b\", \"select\" FROM ONLY \"public\".\"T\"\"x\" WHERE (\nid > 7 -- new\n)) TO STDOUT \
-             (FORMAT csv, HEADER)"
+             (FORMAT csv, HEADER, ENCODING 'UTF8')"
         );
-        let none = copy_csv(&table, RelationKind::Table, &[column("g", true)], None);
-        assert_eq!(none, r#"COPY "public"."T""x" TO STDOUT (FORMAT csv, HEADER)"#);
+        let none = copy_csv(&table, RelationKind::Table, &[column("g", true)], None, "SQL_ASCII");
+        assert_eq!(none, r#"COPY "public"."T""x" TO STDOUT (FORMAT csv, HEADER, ENCODING 'SQL_ASCII')"#);
     }
 }

@@ -25,7 +25,8 @@ insert into "Shop A".orders select n, 1 + n % 6 from generate_series(1, 50000) n
 select lo_from_bytea(4711, 'large');
 "#;
 
-const DIGEST: &str = r#"select count(*) || ' ' || md5(string_agg(t::text, '|' order by id)) from "Shop A"."Größe ""x"".y" t"#;
+const DIGEST: &str =
+    r#"select count(*) || ' ' || md5(string_agg(t::text, '|' order by id)) from "Shop A"."Größe ""x"".y" t"#;
 
 fn env(major: u32) -> TestEnv {
     let env = EnvOptions::new(major).not_archiving().build();
@@ -49,7 +50,13 @@ fn programs(env: &TestEnv) -> PathBuf {
 
 /// The last variables are the page's own.
 #[track_caller]
-fn follow(env: &TestEnv, page: &str, backup: &str, own: Vec<(&'static str, String)>, steps: &[u32]) -> (bool, String) {
+fn follow(
+    env: &TestEnv,
+    page: &str,
+    backup: &str,
+    own: Vec<(&'static str, String)>,
+    steps: &[u32],
+) -> (bool, String) {
     let host_key = std::fs::read_to_string(env.state.join("keys/host.pub")).unwrap();
     let mut values = vec![
         ("REPO", env.repo().path().display().to_string()),
@@ -86,7 +93,11 @@ fn a_table_comes_back_by_hand(major: u32) {
     // Of several objects, as a table of hundreds of gigabytes would be.
     let pgkeep = env.pgkeep.clone().failpoint("object-longest", "return(10000)");
     let export = taken(&pgkeep, &["tables", "-d", "shop", "-t", "\"Shop A\".*"]);
-    let parts = export["objects"].as_array().unwrap().iter().filter(|o| o["key"].as_str().unwrap().contains(".part0"));
+    let parts = export["objects"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|o| o["key"].as_str().unwrap().contains(".part0"));
     assert!(parts.count() >= 2, "{export}");
     let backup = export["id"].as_str().unwrap();
     let shop = env.pg.session_in("shop");
@@ -129,7 +140,8 @@ fn a_database_comes_back_by_hand(major: u32) {
     let env = env(major);
     let pgkeep = env.pgkeep.clone().failpoint("object-longest", "return(10000)");
     let dump = taken(&pgkeep, &["dump", "-d", "shop"]);
-    let parts = dump["objects"].as_array().unwrap().iter().filter(|o| o["key"].as_str().unwrap().contains(".part0"));
+    let parts =
+        dump["objects"].as_array().unwrap().iter().filter(|o| o["key"].as_str().unwrap().contains(".part0"));
     assert!(parts.count() >= 2, "{dump}");
     let before = env.pg.session_in("shop").one(DIGEST);
     let (host, port) = env.pg.socket();

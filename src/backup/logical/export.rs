@@ -98,7 +98,8 @@ async fn send(
     progress: &dyn Progress,
 ) -> Result<()> {
     let relation = &table.relation;
-    let sql = copy_csv(&relation.table, relation.kind, &table.columns, table.filter.as_deref());
+    let sql =
+        copy_csv(&relation.table, relation.kind, &table.columns, table.filter.as_deref(), &table.encoding);
     let doing = format!("export {}", relation.table);
     let mut rows = session.copy_out(&doing, &sql, BEGIN).await?;
     let mut piece = BytesMut::with_capacity(PIECE);

@@ -157,14 +157,14 @@ where
         let block = vec![0; BLOCK];
         let pauses = pipe_size(&source) >= WIDE;
         let (at, filled, found_little) = (0, 0, false);
-        let mut tee = Tee { source, block, at, filled, pauses, found_little, full, empty, progress, ended: told };
+        let mut tee =
+            Tee { source, block, at, filled, pauses, found_little, full, empty, progress, ended: told };
         std::thread::scope(|scope| {
             let sealing = scope.spawn(move || seal(out, &to_seal, &sealed));
             let read = read(&mut tee).and_then(|read| tee.drain().map(|()| read));
             // No more blocks come.
             drop(tee);
-            let out =
-                sealing.join().map_err(|_| Error::internal("the thread that seals a dump panicked"))?;
+            let out = sealing.join().map_err(|_| Error::internal("the thread that seals a dump panicked"))?;
             // Its reason is the better one.
             out.and_then(|out| Ok((read?, out)))
         })

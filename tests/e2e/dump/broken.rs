@@ -13,7 +13,8 @@ const LONG: Duration = Duration::from_secs(30);
 fn env(major: u32) -> TestEnv {
     let env = EnvOptions::new(major).not_archiving().build();
     let filling = "select string_agg(md5(random()::text), '') from generate_series(1, 30 + 0 * n)";
-    env.pg.sql(&format!("create table t as select n, ({filling}) as filling from generate_series(1, 3000) n"));
+    env.pg
+        .sql(&format!("create table t as select n, ({filling}) as filling from generate_series(1, 3000) n"));
     env
 }
 
