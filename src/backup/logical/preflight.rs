@@ -17,8 +17,10 @@ use crate::repository::open;
 pub(super) struct Ready {
     pub(super) keys: Keys,
     pub(super) targets: Arc<Targets>,
-    /// Holds the lock, and tells the server's clock and place in WAL.
+    /// Holds the lock, unless the primary's does, and tells the server's clock and place in WAL.
     pub(super) session: Session,
+    /// Holds the lock for a standby.
+    _primary: Option<Session>,
     pub(super) system: SystemId,
     pub(super) tool: DumpTool,
     /// To the database `postgres`.
@@ -64,7 +66,8 @@ pub(super) async fn run(request: &LogicalRequest<'_>, writers: usize) -> Result<
         }
     }
     let kind = request.work.kind();
-    lock(&session, kind).await?;
+    let primary = if session.is_in_recovery().await? { primary(request, system, &mut notes).await? } else { None };
+    lock(primary.as_ref().unwrap_or(&session), kind).await?;
     if let Some(still_wanted) = &request.still_wanted {
         still_wanted().await?;
     }
@@ -74,7 +77,38 @@ pub(super) async fn run(request: &LogicalRequest<'_>, writers: usize) -> Result<
     let all = session.all_databases().await?;
     let databases = selection::databases(&all, wanted)?.into_iter().cloned().collect();
     let targets = Arc::new(targets);
-    Ok(Ready { keys, targets, session, system, tool, info, databases, notes })
+    Ok(Ready { keys, targets, session, _primary: primary, system, tool, info, databases, notes })
+}
+
+/// A standby's own locks are seen by nobody else. A primary that is down is no reason not to dump its standby.
+async fn primary(
+    request: &LogicalRequest<'_>,
+    system: SystemId,
+    notes: &mut Vec<String>,
+) -> Result<Option<Session>> {
+    let name = &request.cluster.name;
+    let Some(primary) = &request.cluster.primary else {
+        notes.push(format!(
+            "`primary` is not set under [cluster.{name}]: whether another host does the same was not asked"
+        ));
+        return Ok(None);
+    };
+    let reached = async {
+        let session = connect_to(&ConnInfo::resolve(primary)?.with_dbname("postgres")).await?;
+        let theirs = session.system_identifier().await?;
+        Ok::<_, Error>((session, theirs))
+    };
+    match reached.await {
+        Ok((session, theirs)) if theirs == system => Ok(Some(session)),
+        Ok((session, theirs)) => {
+            let what = format!("the primary has system identifier {theirs}, this standby {system}");
+            Err(Error::new(Code::ForeignCluster, what).at(session.place()))
+        }
+        Err(e) => {
+            notes.push(format!("the primary was not asked whether another host does the same: {e}"));
+            Ok(None)
+        }
+    }
 }
 
 async fn lock(session: &Session, kind: BackupKind) -> Result<()> {

@@ -30,11 +30,22 @@ fn a_standby_is_dumped(major: u32) {
     let (standby, there) = standby(&env);
     for args in [&["backup", "dump"][..], &["backup", "schema"], &["backup", "tables", "-t", "t"]] {
         let json = there.clone().global("--json").run(args).ok().json();
+        assert!(json["notes"][0].as_str().unwrap().contains("`primary` is not set"), "{args:?}: {json}");
         if args[1] != "schema" {
             assert_eq!(json["rows"], 1000, "{args:?}");
         }
     }
     assert_eq!(env.fsck().assert_whole().published.len(), 3);
+
+    // One at a time of the whole cluster, where the standby knows its primary.
+    let primary = format!("[cluster.main]\nprimary = \"{}\"", env.pg.conninfo());
+    let text = std::fs::read_to_string(env.root.join("standby.toml")).unwrap();
+    let knows = env.with_config("knows.toml", |_| text.replace("[cluster.main]", &primary));
+    let first = env.pgkeep.clone().failpoint("dump-before-seal", "return(stop)").spawn(["backup", "dump"]);
+    eventually("the first stands still", LONG, || first.is_stopped());
+    knows.run(["backup", "dump"]).fails_with("busy", 1);
+    first.signal(nix::sys::signal::Signal::SIGKILL);
+    first.wait().was_killed();
 
     // Replay does not wait for an export.
     let slow = ["backup", "tables", "-t", "t", "--where", "t=pg_sleep(0.02) is not null"];
