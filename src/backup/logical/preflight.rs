@@ -66,7 +66,8 @@ pub(super) async fn run(request: &LogicalRequest<'_>, writers: usize) -> Result<
         }
     }
     let kind = request.work.kind();
-    let primary = if session.is_in_recovery().await? { primary(request, system, &mut notes).await? } else { None };
+    let primary =
+        if session.is_in_recovery().await? { primary(request, system, &mut notes).await? } else { None };
     lock(primary.as_ref().unwrap_or(&session), kind).await?;
     if let Some(still_wanted) = &request.still_wanted {
         still_wanted().await?;
