@@ -122,7 +122,7 @@ fn a_table_comes_back_by_hand(major: u32) {
     let (ok, said) = follow(&env, "csv-by-hand", backup, of_a_table(&env), &[1, 2]);
     assert!(!ok && said.contains("FAILED"), "{said}");
     let mut orders = of_a_table(&env);
-    orders[2].1 = "orders".to_owned();
+    "orders".clone_into(&mut orders[2].1);
     let (ok, said) = follow(&env, "csv-by-hand", backup, orders, &[1, 3]);
     assert!(!ok && said.contains("age: error"), "{said}");
 }
