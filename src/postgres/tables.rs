@@ -12,4 +12,4 @@ mod statements;
 pub use copy::{Copied, copy_rows};
 pub use dependents::{Dependent, OtherDependent};
 pub use facts::{TableFacts, TableKind};
-pub use links::{ForeignKey, Trigger};
+pub use links::{Attachment, ForeignKey, Trigger};

@@ -22,6 +22,15 @@ pub struct ForeignKey {
     pub comment: Option<String>,
 }
 
+/// Where a partition belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    pub partition: TableName,
+    pub parent: TableName,
+    /// `FOR VALUES …` or `DEFAULT`, as `pg_get_expr` writes it.
+    pub bound: String,
+}
+
 /// A trigger of the user's that fires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trigger {
@@ -116,6 +125,20 @@ impl Session {
                    ON n.oid = s.stxnamespace WHERE n.nspname = $1 AND s.stxname = $2)";
         let arguments = [(&statistics.schema as _, Type::TEXT), (&statistics.name as _, Type::TEXT)];
         get(&self.row("look for the statistics", LOOK, sql, &arguments).await?, 0)
+    }
+
+    /// None for a table that is no partition.
+    pub async fn attachment(&self, table: u32) -> Result<Option<Attachment>> {
+        let sql = "SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, pn.nspname::pg_catalog.text, \
+                   p.relname::pg_catalog.text, pg_catalog.pg_get_expr(c.relpartbound, c.oid) \
+                   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                   JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid JOIN pg_catalog.pg_class p ON p.oid = i.inhparent \
+                   JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace WHERE c.oid = $1 AND c.relispartition";
+        let rows = self.rows("look at the partition", LOOK, sql, &[(&table, Type::OID)]).await?;
+        let attachment = |row| -> Result<Attachment> {
+            Ok(Attachment { partition: name(row, 0)?, parent: name(row, 2)?, bound: get(row, 4)? })
+        };
+        rows.first().map(attachment).transpose()
     }
 
     /// Who else than process `but` and this one holds locks on the table, for a message: process, role, what it does.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use super::links::{ForeignKey, Trigger};
+use super::links::{Attachment, ForeignKey, Trigger};
 use crate::error::Result;
 use crate::model::TableName;
 use crate::postgres::roles::quote_identifier;
@@ -126,6 +126,11 @@ impl Session {
             format!("ALTER TABLE {table} NO INHERIT {parent}")
         };
         self.batch("part the table from its parent", LONG, &sql).await
+    }
+    pub async fn attach_partition(&self, attachment: &Attachment) -> Result<()> {
+        let Attachment { partition, parent, bound } = attachment;
+        let sql = format!("ALTER TABLE {} ATTACH PARTITION {} {bound}", parent.quoted(), partition.quoted());
+        self.batch(&format!("attach {partition} to {parent}"), LONG, &sql).await
     }
     pub async fn set_sequence(&self, sequence: &TableName, value: SequenceValue) -> Result<()> {
         let sql = "SELECT pg_catalog.setval($1::pg_catalog.text::pg_catalog.regclass, $2, $3)";

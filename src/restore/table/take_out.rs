@@ -7,7 +7,7 @@ use super::{Job, Way, names};
 use crate::error::{Code, Error, Result};
 use crate::model::TableName;
 use crate::postgres::session::Session;
-use crate::postgres::tables::{Dependent, ForeignKey, OtherDependent, TableFacts, TableKind};
+use crate::postgres::tables::{Attachment, Dependent, ForeignKey, OtherDependent, TableFacts, TableKind};
 use crate::postgres::user_tables::SequenceState;
 use crate::restore::production::Production;
 
@@ -39,6 +39,8 @@ pub struct Taken {
     pub views: Vec<Dependent>,
     pub publications: Vec<(TableName, String)>,
     pub others: Vec<OtherDependent>,
+    /// Partitions that are made anew, without their parents.
+    pub attachments: Vec<Attachment>,
     /// Of all the tables, with the names that they have by now.
     pub sequences: Vec<(Way, SequenceState)>,
     /// Statements that make what production does not have: before the rows, and after them.
@@ -57,28 +59,21 @@ pub async fn look(job: &Job<'_>, side: &Side, production: &Production, plan: &Ta
         trees.push(Tree { asked: planned.table.clone(), way: planned.way, parts });
     }
     refuse_overlaps(&trees)?;
-    let mut notes = Vec::new();
-    for part in trees.iter().flat_map(|t| &t.parts) {
-        if part.kind == TableKind::Foreign {
-            notes.push(format!(
-                "{} is a foreign table: its rows are on another server and stay there",
-                part.name
-            ));
-        }
-        if part.unlogged {
-            notes.push(format!("{} is unlogged: no backup has its rows, and it comes back empty", part.name));
-        }
-    }
+    let mut notes = remarks(&trees);
     let real = oids(&trees, |way| way != Way::Beside);
     let foreign_keys = session.foreign_keys(&real).await?;
     let anew = oids(&trees, |way| way == Way::Anew);
     let views = session.dependent_views(&anew).await?;
     let publications = session.named_in_publications(&anew).await?;
     let others = session.other_dependents(&anew).await?;
+    let mut attachments = Vec::new();
     for tree in &mut trees {
         match tree.way {
             Way::Rows => {}
-            Way::Anew => drop_foreign_keys(&session, &tree.oids(), true).await?,
+            Way::Anew => {
+                attachments.extend(detach(&session, tree).await?);
+                drop_foreign_keys(&session, &tree.oids(), true).await?;
+            }
             Way::Beside => {
                 make_a_copy(&session, tree, &mut notes).await?;
                 let copy = job.request.copy_name(&tree.asked);
@@ -104,7 +99,36 @@ pub async fn look(job: &Job<'_>, side: &Side, production: &Production, plan: &Ta
         before = side.definitions(&plan.database, &made, "pre-data", no_owner).await?;
         after = side.definitions(&plan.database, &made, "post-data", no_owner).await?;
     }
-    Ok(Taken { session, trees, foreign_keys, views, publications, others, sequences, before, after, notes })
+    Ok(Taken {
+        session,
+        trees,
+        foreign_keys,
+        views,
+        publications,
+        others,
+        attachments,
+        sequences,
+        before,
+        after,
+        notes,
+    })
+}
+
+/// What does not come with the tables.
+fn remarks(trees: &[Tree]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for part in trees.iter().flat_map(|t| &t.parts) {
+        if part.kind == TableKind::Foreign {
+            notes.push(format!(
+                "{} is a foreign table: its rows are on another server and stay there",
+                part.name
+            ));
+        }
+        if part.unlogged {
+            notes.push(format!("{} is unlogged: no backup has its rows, and it comes back empty", part.name));
+        }
+    }
+    notes
 }
 
 fn oids(trees: &[Tree], wanted: impl Fn(Way) -> bool) -> Vec<u32> {
@@ -129,6 +153,30 @@ fn refuse_overlaps(trees: &[Tree]) -> Result<()> {
             return Err(Error::new(Code::Usage, format!("{} is a part of {}", tree.asked, other.asked))
                 .hint("name only one of them: a table comes with its partitions and children"));
         }
+    }
+    Ok(())
+}
+
+/// A partition that comes back alone: production's parent has its indexes already and would make the partition's own,
+/// which `pg_dump` makes too. So it is made by itself, and attached when its indexes are there.
+async fn detach(session: &Session, tree: &Tree) -> Result<Option<Attachment>> {
+    let Some(attachment) = session.attachment(tree.root().oid).await? else { return Ok(None) };
+    free_from_references(session, tree.root()).await?;
+    session.detach_from_parent(&attachment.partition, &attachment.parent, true).await?;
+    Ok(Some(attachment))
+}
+
+/// Rows that others refer to through the table above could not leave it.
+async fn free_from_references(session: &Session, table: &TableFacts) -> Result<()> {
+    let mut above = table.parents.clone();
+    while let Some(parent) = above.pop() {
+        let Some(parent) = session.table_tree(parent).await?.into_iter().next() else { continue };
+        for key in session.foreign_keys(&[parent.oid]).await? {
+            if key.references == parent.name {
+                session.drop_constraint(&key.table, &key.name).await?;
+            }
+        }
+        above.extend(parent.parents);
     }
     Ok(())
 }
@@ -163,6 +211,7 @@ async fn make_a_copy(session: &Session, tree: &Tree, notes: &mut Vec<String>) ->
     for (table, rule) in &rules {
         session.drop_rule(table, rule).await?;
     }
+    free_from_references(session, tree.root()).await?;
     for parent in &tree.root().parents {
         let above = session.table_tree(*parent).await?;
         if let Some(parent) = above.first() {

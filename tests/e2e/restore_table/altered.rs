@@ -1,8 +1,8 @@
 //! Tables that were altered since the asked moment, and what went away with a dropped one.
 
 use super::shop::{self, DATABASE, digests, look, moment};
-use super::{side_is_gone, table_args};
-use crate::support::TestEnv;
+use super::{changed, side_is_gone, table_args};
+use crate::support::{EnvOptions, TestEnv};
 
 #[test]
 fn a_table_that_was_altered_is_refused_with_the_way_out_and_new_columns_may_stay() {
@@ -82,4 +82,30 @@ fn what_went_away_with_a_dropped_table_is_told_with_what_makes_it_again() {
     assert_eq!(shop.one("select count(*) from pg_constraint where contype = 'f' and convalidated"), "2");
     assert_eq!(shop.one("select nextval('app.orders_id_seq')"), "5001");
     assert_eq!(shop.one("select nextval('app.customers_id_seq')"), "51");
+}
+
+#[test]
+fn a_dropped_partition_comes_back_where_it_belongs() {
+    let env = EnvOptions::new(18).pg(|pg| pg.segment_mib(1)).build();
+    shop::open(&env);
+    let shop = env.pg.session_in(DATABASE);
+    shop.sql(
+        "create table app.days (day date primary key); insert into app.days select day from app.events group by 1; \
+         alter table app.events add constraint of_a_day foreign key (day) references app.days; \
+         create index events_data on app.events using gin (data)",
+    );
+    let then = look(&env.pg);
+    moment(&env, "good");
+    shop.sql("drop table app.events_2025; delete from app.events where id = 149");
+    let damaged = look(&env.pg);
+    let back = |tables: &[&str]| env.pgkeep.run(table_args(tables, &["--to", "name:good", "--replace"]));
+    let refused = back(&["app.events"]).fails_with("sql", 1);
+    refused.says("no partition of relation").says("pgkeep restore table app.events_2025 --replace");
+    assert_eq!(look(&env.pg), damaged);
+    back(&["app.events_2025"]).ok();
+    assert_eq!(changed(&then.digests, &digests(&env.pg)), ["app.events_2026_rest"]);
+    back(&["app.events"]).ok();
+    side_is_gone(&env);
+    let now = look(&env.pg);
+    assert_eq!((now.definitions, now.digests), (then.definitions, then.digests));
 }

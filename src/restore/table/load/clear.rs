@@ -39,6 +39,12 @@ impl Cleared {
             _ => Ok(rows::into_new(tree)),
         }
     }
+    /// What was below the table and is there no more.
+    pub fn partitions_gone(&self, tree: &Tree) -> Vec<TableName> {
+        let Some(exchanged) = self.of(tree) else { return Vec::new() };
+        let is_there = |name: &TableName| exchanged.parts.iter().any(|now| now.name == *name);
+        tree.parts.iter().map(|then| then.name.clone()).filter(|name| !is_there(name)).collect()
+    }
     pub fn oids(&self) -> Vec<u32> {
         self.tables.iter().flat_map(|t| t.parts.iter().map(|p| p.oid)).collect()
     }

@@ -8,7 +8,7 @@ use super::{clear, sequences};
 use crate::error::{Code, Error, Result};
 use crate::model::TableName;
 use crate::postgres::session::Session;
-use crate::postgres::tables::TableKind;
+use crate::postgres::tables::Attachment;
 use crate::restore::report::Phases;
 use crate::restore::table::definitions::for_transaction;
 use crate::restore::table::plan::TablePlan;
@@ -45,7 +45,9 @@ pub async fn load(
     for tree in &taken.trees {
         let becomes = plan.tables.iter().find(|t| t.table == tree.asked).map(|t| t.becomes.clone());
         let streams = cleared.streams(tree)?;
-        let (rows, bytes) = copy(job, session, taken, tree, &streams).await?;
+        let (rows, bytes) = copy(job, session, taken, tree, &streams)
+            .await
+            .map_err(|e| does_not_fit(e, tree, &cleared.partitions_gone(tree)))?;
         let restored = RestoredTable {
             table: tree.asked.clone(),
             becomes: becomes.unwrap_or_else(|| tree.asked.clone()),
@@ -63,13 +65,26 @@ pub async fn load(
     session.settle_constraints().await?;
     let mut notes = sequences::set(session, taken).await?;
     session.run_definitions(&for_transaction(&taken.after)).await.map_err(lacks_something)?;
+    let mut findings = attach(session, taken).await?;
     foreign_keys::put_back(session, &cleared.keys, &*job.progress).await?;
-    let mut findings = foreign_keys::bring_back(session, taken).await?;
+    findings.extend(foreign_keys::bring_back(session, taken).await?);
     findings.extend(losses::findings(session, taken).await?);
     notes.extend(losses::stale_views(session, &cleared.oids()).await?);
     cleared.switch_on_again(session).await?;
     phases.done("indexes and constraints");
     job.progress.phase("statistics for the planner");
+    analyze(session, taken, &cleared, &tables).await?;
+    phases.done("statistics");
+    failpoint::reach("table-before-commit")?;
+    Ok(Loaded { tables, findings, notes })
+}
+
+async fn analyze(
+    session: &Session,
+    taken: &Taken,
+    cleared: &clear::Cleared,
+    tables: &[RestoredTable],
+) -> Result<()> {
     for tree in &taken.trees {
         // The table itself and, where rows did not go through it, what is below it.
         let parts = cleared.streams(tree)?.into_iter().map(|s| s.to);
@@ -79,9 +94,26 @@ pub async fn load(
         all.dedup();
         session.analyze(&all).await?;
     }
-    phases.done("statistics");
-    failpoint::reach("table-before-commit")?;
-    Ok(Loaded { tables, findings, notes })
+    Ok(())
+}
+
+/// Partitions that were made by themselves go where they belong.
+async fn attach(session: &Session, taken: &Taken) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for attachment in &taken.attachments {
+        let Attachment { partition, parent, .. } = attachment;
+        if session.table(parent).await?.is_none() {
+            findings.push(format!("{partition} was a partition of {parent}, which is gone: it stands by itself"));
+            continue;
+        }
+        session.attach_partition(attachment).await.map_err(|e| match e.code() {
+            Code::Sql if e.hint_text().is_none() => {
+                e.hint("restore it beside (without --replace), and take the rows that fit")
+            }
+            _ => e,
+        })?;
+    }
+    Ok(findings)
 }
 
 /// The rows of a table with everything below it, and their bytes.
@@ -95,25 +127,12 @@ async fn copy(
     let (mut rows, mut bytes) = (0, 0);
     for stream in streams {
         job.progress.phase(&format!("copying rows of {}", stream.from));
-        let copied =
-            rows::copy(&taken.session, session, stream, &*job.progress).await.map_err(|e| {
-                match (e.code(), tree.way) {
-                (Code::Sql, Way::Rows) if e.hint_text().is_none() => e.hint(
-                    "rows of that moment do not fit into the table as it is now: restore beside it (without \
-                     --replace), and take the rows that fit",
-                ),
-                _ => e,
-            }
-            })?;
+        let copied = rows::copy(&taken.session, session, stream, &*job.progress).await?;
         rows += copied.written;
         bytes += copied.bytes;
         failpoint::reach("table-after-rows")?;
     }
     job.progress.note(&format!("{}: {rows} rows, {}", tree.asked, human::size(bytes)));
-    let foreign = tree.parts.iter().filter(|p| p.kind == TableKind::Foreign).count();
-    if foreign > 0 {
-        job.progress.note(&format!("{}: {foreign} foreign tables below it have no rows here", tree.asked));
-    }
     Ok((rows, bytes))
 }
 
@@ -133,6 +152,24 @@ async fn compare_counts(side: &Side, session: &Session, restored: &RestoredTable
         }
         _ => Ok(()),
     }
+}
+
+fn does_not_fit(error: Error, tree: &Tree, gone: &[TableName]) -> Error {
+    if error.code() != Code::Sql || tree.way != Way::Rows || error.hint_text().is_some() {
+        return error;
+    }
+    if gone.is_empty() {
+        return error.hint(
+            "rows of that moment do not fit into the table as it is now: restore beside it (without --replace), and \
+             take the rows that fit",
+        );
+    }
+    let names: Vec<String> = gone.iter().map(ToString::to_string).collect();
+    error.hint(format!(
+        "partitions of that moment are gone: {}; each comes back by its own name: pgkeep restore table {} --replace …",
+        names.join(", "),
+        names.join(" ")
+    ))
 }
 
 fn lacks_something(error: Error) -> Error {
