@@ -103,7 +103,8 @@ async fn attach(session: &Session, taken: &Taken) -> Result<Vec<String>> {
     for attachment in &taken.attachments {
         let Attachment { partition, parent, .. } = attachment;
         if session.table(parent).await?.is_none() {
-            findings.push(format!("{partition} was a partition of {parent}, which is gone: it stands by itself"));
+            findings
+                .push(format!("{partition} was a partition of {parent}, which is gone: it stands by itself"));
             continue;
         }
         session.attach_partition(attachment).await.map_err(|e| match e.code() {
