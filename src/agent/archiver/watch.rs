@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use notify::event::EventKind;
+use notify::event::{EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
@@ -54,7 +54,8 @@ impl Watch {
 }
 
 fn says_ready(event: &Event) -> bool {
-    let appeared = matches!(event.kind, EventKind::Create(_));
+    // PostgreSQL makes the file; who tells it to archive something once more may well rename one.
+    let appeared = matches!(event.kind, EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_)));
     // Without a path: the kernel's queue was full.
     event.need_rescan()
         || (appeared && event.paths.iter().any(|path| path.extension().is_some_and(|e| e == "ready")))

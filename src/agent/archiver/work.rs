@@ -30,6 +30,10 @@ use crate::postgres::as_owner;
 
 /// Notifications come in crowds: scans are not made faster after each other.
 const REST: Duration = Duration::from_millis(20);
+/// While more waits than can be begun, a look finds nothing to do, and costs more the more waits.
+const LONG_REST: Duration = Duration::from_millis(250);
+/// Between two reports.
+const REPORT_REST: Duration = Duration::from_millis(100);
 /// After a history file was archived: PostgreSQL writes it a moment before it is a primary.
 const PROMOTION: Duration = Duration::from_millis(300);
 /// The loop turns at least as often as it scans; one that has not for so long hangs.
@@ -66,11 +70,14 @@ pub(super) struct Archiver {
     opening: Option<JoinHandle<Opened>>,
     scanning: Option<JoinHandle<Result<(PathBuf, Scan)>>>,
     scan_at: Instant,
+    /// Notifications do not lead to a scan before.
+    rest_until: Instant,
     inheritance: Inheritance,
     shipping: JoinSet<(WalFileName, Result<Done>)>,
     wake: Arc<Notify>,
     watch: Watch,
     tally: Tally,
+    report_at: Instant,
 }
 
 impl Archiver {
@@ -90,10 +97,12 @@ impl Archiver {
             opening: None,
             scanning: None,
             scan_at: Instant::now(),
+            rest_until: Instant::now(),
             inheritance: Inheritance::default(),
             shipping: JoinSet::new(),
             watch: Watch::new(wake.clone()),
             wake,
+            report_at: Instant::now(),
         }
     }
 
@@ -106,8 +115,7 @@ impl Archiver {
         loop {
             pulse.beat(&name, HANGS);
             self.begin_what_is_due();
-            self.report(&holes);
-            let next = self.next_instant();
+            let next = self.next_instant().min(self.report(&holes));
             let wake = self.wake.clone();
             tokio::select! {
                 () = shutdown.cancelled() => {
@@ -125,7 +133,7 @@ impl Archiver {
                         self.scan_at = Instant::now();
                     }
                 }
-                () = wake.notified() => self.scan_at = self.scan_at.min(Instant::now()),
+                () = wake.notified() => self.scan_at = self.scan_at.min(Instant::now().max(self.rest_until)),
                 () = tokio::time::sleep_until(next.into()) => {}
             }
         }
@@ -183,13 +191,18 @@ impl Archiver {
             let _ = reply.send(yes(name, ack, Vec::new()));
             return;
         }
-        self.queue.ask(name);
+        if !self.queue.ask(name) {
+            // A notification was lost, and more may be ready.
+            self.wake.notify_one();
+        }
         self.waiters.entry(name).or_default().push(Waiter { fingerprint, looks: 0, reply });
     }
 
     fn scanned(&mut self, ended: Result<(PathBuf, Scan)>) {
         self.scanning = None;
-        self.scan_at = self.scan_at.max(Instant::now() + REST);
+        let rest = if self.queue.names().nth(2 * AHEAD).is_some() { LONG_REST } else { REST };
+        self.rest_until = Instant::now() + rest;
+        self.scan_at = self.scan_at.max(self.rest_until);
         let (data_directory, scan) = match ended {
             Ok(found) => found,
             Err(error) => return self.tally.cannot_look(&error),
@@ -323,9 +336,17 @@ impl Archiver {
         }
     }
 
-    fn report(&mut self, holes: &holes::Watcher) {
-        let Some((_, scan)) = &self.seen else { return };
+    /// Not after each event: it goes through all that is remembered. Says when it is due again at the latest.
+    fn report(&mut self, holes: &holes::Watcher) -> Instant {
+        let now = Instant::now();
+        let Some((_, scan)) = &self.seen else { return now + RESCAN };
+        if self.report_at > now {
+            return self.report_at;
+        }
         self.tally.report(scan, &self.queue, self.acks.as_ref(), holes);
+        self.report_at = now + REPORT_REST;
+        // The next event wakes the loop, and is told when the rest is over.
+        now + RESCAN
     }
 }
 
