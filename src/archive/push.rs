@@ -77,7 +77,7 @@ async fn push(request: Request<'_>) -> Result<Report> {
     let control = ControlFile::read(request.data_directory)?;
     let (size, system) = (control.wal_segment_size, control.system);
     let path = request.data_directory.join(request.path);
-    let local = blocking(move || file::read(&path, size, system, file::IN_MEMORY));
+    let local = blocking(move || file::read(&path, size, system, &file::Keep::Plain(file::IN_MEMORY)));
     let mut lanes = lanes::Lanes::open(&request, name, system, size)?;
     let (local, looked) = tokio::join!(local, lanes.look());
     // A file that is not what its name says is that whatever the stores answer.

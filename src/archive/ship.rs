@@ -5,12 +5,12 @@
 //! with the right length and digest (1); a damaged segment is shipped with its mark (11); nothing is overwritten (4).
 //!
 //! Order for each file: look (a listing shared with the files that wait at the same time) → a place among the workers
-//! and in memory → read, check, digest → decision → mark → upload → a second look, again shared, begun after the upload:
-//! it confirms the length and finds a writer who was as fast with other content.
+//! and in memory → read, check, digest, seal, in one pass → decision → mark → upload → a second look, again shared, begun
+//! after the upload: it confirms the length and finds a writer who was as fast with other content.
 //!
-//! Bounds: [`Limits::workers`] files are sealed and sent at once, and no more than [`MEMORY_MIB`] of them are held; a file
-//! longer than [`KEEP`] is streamed from where it stands. From its place among the workers on, a file has the deadline
-//! of a push. An optional repository gets the grace after the required ones; one that was left behind is not waited for
+//! Bounds: as many files are read and sealed at once as [`ArchiveConfig::workers`](crate::config::ArchiveConfig) says, and
+//! no more than [`MEMORY_MIB`] of those that are sealed or sent are held; a file longer than [`KEEP`] is streamed from where
+//! it stands. From its place among the workers on, a file has the deadline of a push. An optional repository gets the grace after the required ones; one that was left behind is not waited for
 //! again before [`SPARED`] has passed.
 //!
 //! Cancellation: a dropped future leaves whole objects or none.
@@ -25,7 +25,7 @@ use futures::future::try_join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::push::file::{self, Content, Fingerprint, LocalFile};
+use super::push::file::{self, Content, Fingerprint, Keep, LocalFile};
 use super::push::lane::{self, Cargo, Goal, Looked};
 use super::push::{Presence, presence, too_slow};
 use crate::codec::{Identities, Protection};
@@ -39,6 +39,7 @@ use crate::repository::keys::wal::WalRoot;
 use crate::repository::wal_listing::WalListing;
 use crate::repository::wal_object::{Placed, Sealer, blocking};
 use crate::repository::{Repositories, Repository};
+use crate::util::buffers::Buffers;
 use crate::util::failpoint;
 
 mod along;
@@ -48,7 +49,7 @@ mod stream;
 use along::Along;
 use look::Lister;
 
-/// Of plain and sealed bytes together.
+/// Of what is sealed and what is read.
 const MEMORY_MIB: u32 = 96;
 /// A longer file is read twice instead of being held.
 const KEEP: u64 = 32 << 20;
@@ -76,6 +77,8 @@ pub struct Shipper {
     grace: Duration,
     workers: Semaphore,
     memory: Arc<Semaphore>,
+    /// What segments are sealed into.
+    sealed: Buffers,
     /// Files that are being sealed or sent: they will need a second look soon.
     under_way: AtomicUsize,
 }
@@ -149,6 +152,7 @@ impl Shipper {
             grace: config.archive.optional_grace,
             workers: Semaphore::new(config.archive.workers),
             memory: Arc::new(Semaphore::new(MEMORY_MIB as usize)),
+            sealed: Buffers::default(),
             under_way: AtomicUsize::new(0),
         })
     }
@@ -194,9 +198,13 @@ impl Shipper {
     /// Only reads and digests: for a file whose digest may be known.
     pub async fn digest(&self, path: &Path) -> Result<(Digest, Fingerprint)> {
         let _place = self.place().await?;
-        let (path, size, system) = (path.to_path_buf(), self.size, self.system);
-        let local = blocking(move || file::read(&path, size, system, 0)).await?;
+        let local = self.read(path, Keep::Nothing).await?;
         Ok((local.digest, local.fingerprint))
+    }
+
+    async fn read(&self, path: &Path, keep: Keep) -> Result<LocalFile> {
+        let (path, size, system) = (path.to_path_buf(), self.size, self.system);
+        blocking(move || file::read(&path, size, system, &keep)).await
     }
 
     /// Archives one file. `now` goes into its header.
@@ -235,8 +243,8 @@ impl Shipper {
         let worker = self.workers.acquire().await.map_err(closed)?;
         let mib = match self.size.bytes() {
             long if long > KEEP => STREAM_MIB,
-            // Plain and sealed.
-            short => u32::try_from(2 * (short >> 20)).unwrap_or(MEMORY_MIB),
+            // Sealed, with what it is read through.
+            short => u32::try_from(short >> 20).unwrap_or(MEMORY_MIB) + 1,
         };
         let memory =
             self.memory.clone().acquire_many_owned(mib.clamp(1, MEMORY_MIB)).await.map_err(closed)?;
@@ -251,9 +259,11 @@ impl Shipper {
         place: Place<'_>,
         now: Timestamp,
     ) -> Result<Shipped> {
-        let (path, size, system) = (path.to_path_buf(), self.size, self.system);
-        let local = blocking(move || file::read(&path, size, system, KEEP)).await?;
-        let sealer = Sealer::new(self.protection.clone(), self.level, now);
+        let sealer = Sealer::new(self.protection.clone(), self.level, now).into_buffers(self.sealed.clone());
+        // What is there already will most likely turn out to be this very file.
+        let missing = looked.iter().any(|l| l.listing.objects(goal.name).is_empty());
+        let sealed = Keep::Sealed(KEEP, sealer.clone());
+        let mut local = self.read(path, if missing { sealed.clone() } else { Keep::Nothing }).await?;
         let mut done = Shipped {
             name: local.name,
             digest: local.digest,
@@ -270,9 +280,18 @@ impl Shipper {
             return Ok(done);
         }
         done.shipped = true;
+        if !missing && local.bytes <= KEEP {
+            let again = self.read(path, sealed).await?;
+            if (again.digest, again.fingerprint) != (local.digest, local.fingerprint) {
+                return Err(file::changed(path));
+            }
+            local = again;
+        }
         failpoint::reach("ship-before-upload")?;
         match &local.content {
-            Content::Memory(_) => self.write(&lacking, local, goal, sealer, place, &mut done).await?,
+            Content::Memory(_) | Content::Sealed(_) => {
+                self.write(&lacking, local, goal, sealer, place, &mut done).await?;
+            }
             Content::Disk(_) => self.stream(&lacking, &local, &goal, sealer, &mut done).await?,
         }
         failpoint::reach("ship-before-answer")?;
@@ -315,11 +334,13 @@ impl Shipper {
         drop(local);
         let goal = Arc::new(goal);
         let Place { worker, mut memory, _count: count } = place;
-        // What was plain has gone.
-        drop(memory.split(memory.num_permits() / 2));
+        // The next file is sealed while this one is sent.
+        drop(worker);
+        let held = cargo.sealed.as_ref().map_or(0, |sealed| sealed.len() >> 20) + 1;
+        drop(memory.split(memory.num_permits().saturating_sub(held)));
         let along: Vec<_> = self.optional.iter().map(|a| (a, a.go(&goal, &cargo))).collect();
         let sent = try_join_all(lacking.iter().map(|l| lane::place(l, &goal, &cargo))).await?;
-        drop((worker, count));
+        drop(count);
         failpoint::reach("ship-after-upload")?;
         let confirms = lacking.iter().zip(&sent).map(|(looked, (placed, _))| {
             let (goal, cargo) = (&goal, &cargo);

@@ -130,6 +130,16 @@ impl<W: Write> SealWriter<W> {
         self
     }
 
+    /// These bytes as a frame of their own, without a copy.
+    pub fn write_frame(&mut self, bytes: &[u8]) -> Result<()> {
+        self.frames.frame(bytes).map_err(cannot_seal)?;
+        if let Some(sha256) = &mut self.plain_sha256 {
+            sha256.update(bytes);
+        }
+        self.plain_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
     /// Ends the current zstd frame and says where, in the compressed stream inside age, the next one starts.
     pub fn next_frame(&mut self) -> Result<u64> {
         self.frames.end_frame().map_err(cannot_seal)

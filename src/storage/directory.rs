@@ -171,7 +171,7 @@ impl Storage for Directory {
         let key = key.to_owned();
         self.blocking(move |root| {
             let mut file = root.create(&key)?;
-            file.write_all(&body)?;
+            file.write_past_cache(&body)?;
             file.publish()?;
             Ok(Stored { bytes: body.len() as u64 })
         })

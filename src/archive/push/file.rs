@@ -1,4 +1,5 @@
-//! The file that PostgreSQL hands over: read once, digested, and checked to be what its name says.
+//! The file that PostgreSQL hands over: read once, digested, and checked to be what its name says; and sealed on the way
+//! where it will be sent ([`Keep::Sealed`]), piece by piece while each is in the processor's cache.
 //!
 //! A file that is something else is refused. One that is the right file with damaged records is read again, past the
 //! page cache, and then taken as it is: refusing it for ever would stop PostgreSQL's archiving (promise 11).
@@ -14,14 +15,19 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::codec::SealWriter;
 use crate::error::{Code, Error, Result};
 use crate::model::{Digest, Lsn, SegmentSize, SystemId, WalFileName};
+use crate::repository::wal_object::Sealer;
+use crate::util::buffers::Buffer;
 use crate::wal::check::{SegmentChecker, SegmentVerdict};
 
 /// A file up to this length is held in memory; a longer one is read twice. For one push at a time.
 pub const IN_MEMORY: u64 = 64 << 20;
 /// Digested and checked in pieces of this size, while they are in the processor's cache.
 const PIECE: usize = 256 << 10;
+/// A frame of what is sealed on the way. Longer ones would store a thousandth less, and fall out of the cache.
+const FRAME: usize = 1 << 20;
 /// A history or backup file is a few lines; more than this is something else.
 const LONGEST_TEXT: u64 = 16 << 20;
 
@@ -61,11 +67,23 @@ impl Fingerprint {
     }
 }
 
+/// What becomes of the bytes when they have been digested. The limits are lengths of files.
+#[derive(Debug, Clone)]
+pub enum Keep {
+    Nothing,
+    /// Those of a file up to this length are held as they are.
+    Plain(u64),
+    /// Those of a file up to this length are sealed.
+    Sealed(u64, Sealer),
+}
+
 /// Its bytes.
 #[derive(Debug, Clone)]
 pub enum Content {
     Memory(Bytes),
-    /// Too long for memory; whoever streams it compares the digest again.
+    /// As they will be stored.
+    Sealed(Bytes),
+    /// Not kept, or too long for it; whoever reads it again compares the digest.
     Disk(PathBuf),
 }
 
@@ -80,13 +98,14 @@ pub fn name_of(path: &Path) -> Result<WalFileName> {
     })
 }
 
-/// Reads and checks the file, and keeps it in memory if it has no more than `keep` bytes. Blocks.
-pub fn read(path: &Path, size: SegmentSize, system: SystemId, keep: u64) -> Result<LocalFile> {
+/// Reads and checks the file. Blocks.
+pub fn read(path: &Path, size: SegmentSize, system: SystemId, keep: &Keep) -> Result<LocalFile> {
     let name = name_of(path)?;
     let first = read_once(path, name, size, system, keep)?;
     if first.damage.is_none() {
         return Ok(first);
     }
+    drop(first);
     // A flipped bit may have been in memory only.
     forget_cached(path);
     read_once(path, name, size, system, keep)
@@ -97,7 +116,7 @@ fn read_once(
     name: WalFileName,
     size: SegmentSize,
     system: SystemId,
-    keep: u64,
+    keep: &Keep,
 ) -> Result<LocalFile> {
     let cannot = |e| Error::io("cannot read the WAL file", path, e);
     let mut file = File::open(path).map_err(cannot)?;
@@ -107,44 +126,104 @@ fn read_once(
         WalFileName::Segment(s) | WalFileName::Partial(s) => Some(SegmentChecker::new(s, size, system)),
         WalFileName::BackupHistory(..) | WalFileName::History(_) => None,
     };
-    let keep = before.len() <= keep;
-    // Zeroed by the kernel, not by us: the bytes go straight into the one buffer that the file is sealed from.
-    let room = if keep { usize::try_from(before.len()).unwrap_or(usize::MAX) } else { PIECE };
-    let (mut bytes, mut filled) = (vec![0; room], 0);
+    // A backlog is no longer in the page cache. Only a hint.
+    let _ = posix_fadvise(file.as_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+    let mut keeper = Keeper::new(keep, before.len())?;
     let (mut sha256, mut read) = (Sha256::new(), 0u64);
     loop {
-        let end = bytes.len().min(filled + PIECE);
-        let n = match file.read(&mut bytes[filled..end]) {
+        let room = keeper.room(PIECE)?;
+        let n = match file.read(room) {
             Ok(0) => break,
             Ok(n) => n,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(cannot(e)),
         };
-        let piece = &bytes[filled..filled + n];
+        let piece = &room[..n];
         read += n as u64;
         sha256.update(piece);
         if let Some(checker) = &mut checker {
             checker.feed(piece);
         }
-        if keep {
-            filled += n;
-        }
+        keeper.filled += n;
     }
     let fingerprint = Fingerprint::of(&before);
     let after = Fingerprint::of(&file.metadata().map_err(cannot)?);
     if read != before.len() || fingerprint != after {
-        return Err(Error::new(Code::Io, "the WAL file changed while it was read")
-            .at(path.display())
-            .hint("PostgreSQL asks again by itself; if it goes on, find out what writes to this file"));
+        return Err(changed(path));
     }
     Ok(LocalFile {
         name,
-        content: if keep { Content::Memory(bytes.into()) } else { Content::Disk(path.to_path_buf()) },
+        content: keeper.finish(path)?,
         bytes: read,
         digest: Digest(sha256.finalize().into()),
         fingerprint,
         damage: damage(name, checker)?,
     })
+}
+
+/// Where pieces are read into, and what becomes of them.
+struct Keeper {
+    /// Of the whole file, of a frame, or of a piece.
+    bytes: Vec<u8>,
+    filled: usize,
+    way: Way,
+}
+
+enum Way {
+    Nothing,
+    Plain,
+    Sealed(Box<SealWriter<Buffer>>),
+}
+
+impl Keeper {
+    fn new(keep: &Keep, length: u64) -> Result<Self> {
+        let whole = usize::try_from(length).unwrap_or(usize::MAX);
+        let (room, way) = match keep {
+            Keep::Plain(limit) if length <= *limit => (whole, Way::Plain),
+            Keep::Sealed(limit, sealer) if length <= *limit => {
+                (FRAME, Way::Sealed(Box::new(sealer.begin(whole)?)))
+            }
+            _ => (PIECE, Way::Nothing),
+        };
+        Ok(Self { bytes: vec![0; room], filled: 0, way })
+    }
+
+    /// For no more than `most` bytes. Empty when the file is as long as it said.
+    fn room(&mut self, most: usize) -> Result<&mut [u8]> {
+        match &self.way {
+            Way::Nothing => self.filled = 0,
+            Way::Sealed(_) if self.filled == self.bytes.len() => self.seal()?,
+            Way::Plain | Way::Sealed(_) => {}
+        }
+        let end = self.bytes.len().min(self.filled + most);
+        Ok(&mut self.bytes[self.filled..end])
+    }
+
+    fn seal(&mut self) -> Result<()> {
+        if let Way::Sealed(writer) = &mut self.way {
+            writer.write_frame(&self.bytes[..self.filled])?;
+            self.filled = 0;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, path: &Path) -> Result<Content> {
+        if self.filled > 0 {
+            self.seal()?;
+        }
+        Ok(match self.way {
+            Way::Nothing => Content::Disk(path.to_path_buf()),
+            Way::Plain => Content::Memory(self.bytes.into()),
+            Way::Sealed(writer) => Content::Sealed(writer.finish()?.0.share()),
+        })
+    }
+}
+
+/// It is not what it was a moment ago.
+pub(in crate::archive) fn changed(path: &Path) -> Error {
+    Error::new(Code::Io, "the WAL file changed while it was read")
+        .at(path.display())
+        .hint("PostgreSQL asks again by itself; if it goes on, find out what writes to this file")
 }
 
 /// PostgreSQL's `.partial` carries recycled bytes after its end: only what it is is checked, not its records.

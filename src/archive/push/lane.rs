@@ -124,7 +124,7 @@ pub(super) async fn go_along(
 }
 
 impl Cargo {
-    /// Seals what is in memory; what is not is sealed while it is streamed.
+    /// Seals what is in memory and is not sealed yet; the rest is sealed while it is streamed.
     pub(in crate::archive) async fn of(local: &LocalFile, sealer: Sealer) -> Result<Self> {
         let mark = local.damage.as_ref().map(|(lsn, reason)| DamageMark {
             lsn: *lsn,
@@ -134,6 +134,7 @@ impl Cargo {
         });
         let sealed = match &local.content {
             Content::Memory(bytes) => Some(sealer.seal(bytes.clone()).await?),
+            Content::Sealed(bytes) => Some(bytes.clone()),
             Content::Disk(_) => None,
         };
         Ok(Self { name: WalObjectName::of_file(local.name, local.digest.short()), sealed, sealer, mark })

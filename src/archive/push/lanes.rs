@@ -122,7 +122,7 @@ impl Lanes {
             failpoint::reach("push-before-upload")?;
             let cargo = Arc::new(Cargo::of(&local, sealer).await?);
             warnings.extend(match &local.content {
-                Content::Memory(_) => self.write(&lacking, cargo).await?,
+                Content::Memory(_) | Content::Sealed(_) => self.write(&lacking, cargo).await?,
                 Content::Disk(path) => self.stream(&lacking, &cargo, path).await?,
             });
             failpoint::reach("push-after-upload")?;

@@ -18,9 +18,12 @@ use crate::repository::fanout::{FanOut, put_everywhere};
 use crate::repository::keys::wal::{Sealing, WalObjectName, WalRoot};
 use crate::repository::signature::HostKey;
 use crate::storage::Stored;
+use crate::util::buffers::{Buffer, Buffers};
 
 /// A streamed file is read in pieces of this size.
 const PIECE: usize = 1 << 20;
+/// What a sealed file may be longer by than a plain one that cannot be compressed.
+const SLACK: usize = 64 << 10;
 
 /// What is done to every WAL object of this process.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub struct Sealer {
     /// zstd's level.
     pub level: i32,
     pub header: WalObjectHeader,
+    /// What is sealed in memory is sealed into these.
+    buffers: Buffers,
 }
 
 impl Sealer {
@@ -38,7 +43,11 @@ impl Sealer {
             pgkeep_version: env!("CARGO_PKG_VERSION").to_owned(),
             archived_at: now,
         };
-        Self { protection, level, header }
+        Self { protection, level, header, buffers: Buffers::default() }
+    }
+    /// For one of many: memory is used again.
+    pub fn into_buffers(self, buffers: Buffers) -> Self {
+        Self { buffers, ..self }
     }
     pub fn sealing(&self) -> Sealing {
         match self.protection {
@@ -46,15 +55,19 @@ impl Sealer {
             Protection::Plain => Sealing::Compressed,
         }
     }
+    /// Begins to seal so many bytes into memory.
+    pub fn begin(&self, plain_bytes: usize) -> Result<SealWriter<Buffer>> {
+        // Room is no memory before it is written to.
+        let sealed = self.buffers.with_room(plain_bytes + SLACK);
+        SealWriter::undigested(sealed, &self.protection, self.level, Some(&self.header))
+    }
     /// Seals bytes in memory, once for all repositories. Nobody can change them: they are not digested again.
     pub async fn seal(&self, plain: Bytes) -> Result<Bytes> {
         let sealer = self.clone();
         blocking(move || {
-            let sealed = Vec::with_capacity(plain.len() / 2);
-            let (protection, header) = (&sealer.protection, Some(&sealer.header));
-            let mut writer = SealWriter::undigested(sealed, protection, sealer.level, header)?;
+            let mut writer = sealer.begin(plain.len())?;
             writer.write_all(&plain).map_err(|e| from_io("cannot seal the WAL file", "", e))?;
-            Ok(Bytes::from(writer.finish()?.0))
+            Ok(writer.finish()?.0.share())
         })
         .await
     }

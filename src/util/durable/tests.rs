@@ -107,3 +107,42 @@ fn a_tree_is_synced_past_links_and_odd_entries() {
     sync_tree(dir.path()).unwrap();
     assert!(sync_tree(&dir.path().join("missing")).is_err());
 }
+
+#[test]
+fn what_is_written_past_the_cache_is_whole_whatever_its_length_its_place_in_memory_and_the_file_system() {
+    use std::io::Write as _;
+
+    use crate::util::buffers::{ALIGNMENT, Buffers};
+    let disk = tempfile::tempdir().unwrap();
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    for directory in [disk.path(), memory.path()] {
+        for length in
+            [0, 1, ALIGNMENT, (256 << 10) - 1, 256 << 10, (1 << 20) + 1, (1 << 20) + ALIGNMENT + 511]
+        {
+            let content: Vec<u8> = (0..=250).cycle().take(length).collect();
+            let mut aligned = Buffers::default().with_room(length);
+            aligned.write_all(&content).unwrap();
+            for (n, bytes) in
+                [aligned.as_ref(), content.as_slice(), &content[length.min(1)..]].iter().enumerate()
+            {
+                let path = directory.join(format!("{length}-{n}"));
+                let mut file = NewFile::create(&path, 0o600).unwrap();
+                file.write_past_cache(bytes).unwrap();
+                file.publish().unwrap();
+                assert!(fs::read(&path).unwrap() == *bytes, "{}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_fills_while_it_is_written_past_the_cache_is_an_error() {
+    use std::io::Write as _;
+    let mut bytes = crate::util::buffers::Buffers::default().with_room(1 << 20);
+    bytes.write_all(&vec![7; 1 << 20]).unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut file = full;
+    let written = direct::write(&mut file, bytes.as_ref());
+    // The device knows no such mode, or says that it is full: never that it wrote.
+    assert!(matches!(written, Ok(0)) || written.is_err());
+}
