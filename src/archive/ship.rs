@@ -58,7 +58,7 @@ const STREAM_MIB: u32 = 32;
 /// How long the first look waits for those that were told to go at the same time.
 const GATHER: Duration = Duration::from_millis(2);
 /// How long the second look waits for others that are about to need one too.
-const JOIN: Duration = Duration::from_millis(40);
+const JOIN: Duration = Duration::from_millis(120);
 
 /// Files of one cluster into the repositories of one generation.
 pub struct Shipper {
