@@ -158,6 +158,8 @@ fn while_the_store_is_down_postgres_is_never_told_yes_and_everything_is_caught_u
     let agent = env.start_agent();
     let first = segments(&env, 1);
     wait_shipped(&env, &agent, &first);
+    // The object is there before the look that confirms it.
+    wait_idle(&agent);
     let away = Away::take(&env);
     let names = segments(&env, 3);
     for name in &names {
