@@ -4,6 +4,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use bytes::BytesMut;
+
 use crate::error::{Code, Error, Result};
 use crate::model::TableName;
 use crate::postgres::roles::quote_identifier;
@@ -11,6 +13,9 @@ use crate::postgres::session::{QUICK, Session};
 
 /// No server is silent for longer in the middle of a table unless something is wrong.
 const SILENCE: Duration = Duration::from_mins(15);
+
+/// The server sends row by row; handed on one by one they would cost a system call each.
+const PIECE: usize = 128 << 10;
 
 /// What both sides counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,15 +47,18 @@ pub async fn copy_rows(
     let mut into =
         target.copy_in(&writing, &format!("COPY {} {list} FROM STDIN", to.quoted()), QUICK).await?;
     let mut copied = Copied { read: 0, written: 0, bytes: 0 };
+    let mut gathered = BytesMut::with_capacity(PIECE);
     while let Some(piece) = bounded(source, from, out.next()).await? {
         // A line of the text format is a row: line ends in values are escaped.
-        let rows = memchr::memchr_iter(b'\n', &piece).count() as u64;
-        let bytes = piece.len() as u64;
-        bounded(target, from, into.send(piece)).await?;
-        copied.read += rows;
-        copied.bytes += bytes;
-        advance(bytes);
+        copied.read += memchr::memchr_iter(b'\n', &piece).count() as u64;
+        copied.bytes += piece.len() as u64;
+        advance(piece.len() as u64);
+        gathered.extend_from_slice(&piece);
+        if gathered.len() >= PIECE {
+            bounded(target, from, into.send(gathered.split().freeze())).await?;
+        }
     }
+    bounded(target, from, into.send(gathered.freeze())).await?;
     copied.written = bounded(target, from, into.finish()).await?;
     Ok(copied)
 }
