@@ -1,6 +1,7 @@
 //! `pgkeep restore`: the plan is shown, confirmed, carried out and reported.
 
 mod database;
+mod flags;
 mod table;
 
 use std::collections::BTreeMap;
@@ -9,14 +10,14 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use serde_json::json;
 
+use self::flags::{Consent, Moment};
 use super::context::{Context, Outcome};
 use crate::archive::source;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::model::{BackupId, Inclusion, Target, TargetTimeline, TimelineId};
+use crate::model::{BackupId, Target};
 use crate::postgres::instance::shell_quote;
 use crate::postgres::privilege;
-use crate::repository::signature::PublicHostKey;
 use crate::restore::execute::{self, Executed};
 use crate::restore::plan::RestorePlan;
 use crate::restore::prepare::{self, Prepared, Task};
@@ -90,15 +91,8 @@ struct To {
     /// From this backup instead of the newest that fits.
     #[arg(long, value_name = "ID")]
     backup: Option<BackupId>,
-    /// Keep the target itself (the default); for a time, xid: and lsn:.
-    #[arg(long, conflicts_with = "before")]
-    after: bool,
-    /// Stop just before the target; for a time, xid: and lsn:.
-    #[arg(long)]
-    before: bool,
-    /// Along this timeline instead of the newest.
-    #[arg(long, value_name = "N")]
-    timeline: Option<u32>,
+    #[command(flatten)]
+    moment: Moment,
     /// What happens at the target.
     #[arg(long, value_enum, default_value = "promote")]
     action: ActionArg,
@@ -120,15 +114,8 @@ struct To {
     /// The side instance's socket directory, where its own path is too long.
     #[arg(long, value_name = "DIR")]
     socket_dir: Option<PathBuf>,
-    /// Believe backups signed with this key (RW…), for this once.
-    #[arg(long, value_name = "KEY")]
-    trust: Vec<String>,
-    /// Show the plan and do nothing.
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask.
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
@@ -161,7 +148,7 @@ fn restore(ctx: &Context, args: &To) -> Result<Outcome> {
             cluster,
             only: ctx.repo.as_ref(),
             request: &request,
-            trusted: args.trust.iter().map(|key| PublicHostKey::parse(key)).collect::<Result<_>>()?,
+            trusted: args.consent.trusted()?,
             identities,
             fetch_command: fetch_command(ctx, &config)?,
             owner,
@@ -171,7 +158,7 @@ fn restore(ctx: &Context, args: &To) -> Result<Outcome> {
         };
         // The futures of a whole restore are large; they live on the heap.
         let prepared = Box::pin(prepare::run(&task)).await?;
-        if args.dry_run {
+        if args.consent.dry_run {
             show_plan(ctx, &prepared.plan)?;
             return Ok(None);
         }
@@ -206,8 +193,8 @@ fn request(args: &To, now: crate::model::Timestamp) -> Result<Request> {
     let request = Request {
         target: parsed.target,
         zone_assumed: parsed.zone_assumed,
-        inclusion: if args.before { Inclusion::Before } else { Inclusion::After },
-        timeline: args.timeline.map_or(TargetTimeline::Highest, |n| TargetTimeline::Id(TimelineId(n))),
+        inclusion: args.moment.inclusion(),
+        timeline: args.moment.timeline(),
         backup: args.backup.clone(),
         place: args.target_dir.clone().map_or(Place::InPlace, Place::Directory),
         action: match args.action {
@@ -222,7 +209,7 @@ fn request(args: &To, now: crate::model::Timestamp) -> Result<Request> {
         port: args.port,
         socket_dir: args.socket_dir.clone(),
     };
-    request.check(args.before || args.after)?;
+    request.check(args.moment.is_explicit())?;
     Ok(request)
 }
 
@@ -248,7 +235,7 @@ fn show_plan(ctx: &Context, plan: &RestorePlan) -> Result<()> {
 fn confirm(ctx: &Context, args: &To, prepared: &Prepared) -> Result<()> {
     let plan = &prepared.plan;
     if plan.place.in_place && args.overwrite {
-        let answer = if args.yes {
+        let answer = if args.consent.yes {
             plan.cluster.to_string()
         } else {
             ctx.ask("--overwrite deletes what is there. Type the cluster's name to go on: ")?
@@ -258,7 +245,7 @@ fn confirm(ctx: &Context, args: &To, prepared: &Prepared) -> Result<()> {
         }
         return Ok(());
     }
-    if args.yes {
+    if args.consent.yes {
         return Ok(());
     }
     let answer = ctx.ask("Carry this plan out? Type yes: ")?;

@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::codec::Identities;
+use crate::codec::{Identities, Opened, open_sealed};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::model::{BackupId, BackupKind, ClusterName, RepoName, ShortDigest, SystemId, TimelineId};
 use crate::postgres::history::History;
+use crate::repository::body_reader::BodyReader;
 use crate::repository::catalog::Catalog;
 use crate::repository::configured::{self, Patience};
+use crate::repository::keys::backup;
 use crate::repository::keys::wal::WalRoot;
 use crate::repository::record::BackupRecord;
 use crate::repository::signature::{PublicHostKey, Verdict};
@@ -145,6 +147,38 @@ impl Archive {
             .iter()
             .find(|r| r.name == *name)
             .ok_or_else(|| Error::internal(format!("repository {name} was not opened")))
+    }
+
+    /// The index of a backup, from the first repository that gives it whole. `identities` open metadata; `decode` is the
+    /// reader of that kind's index, with a place for messages.
+    pub async fn index<T: Send + 'static>(
+        &self,
+        held: &Held,
+        identities: Option<&Identities>,
+        decode: fn(Opened<BodyReader>, &str) -> Result<T>,
+    ) -> Result<T> {
+        let record = &held.record;
+        let relative = record.objects.iter().map(|o| &o.key).find(|key| backup::is_index(key));
+        let relative =
+            relative.ok_or_else(|| Error::new(Code::Damaged, "the backup names no index").at(&record.id))?;
+        let key = backup::object(&self.cluster, &record.id, relative);
+        let mut failed = None;
+        for name in &held.repositories {
+            let repository = self.repository(name)?.clone();
+            let (key, identities) = (key.clone(), identities.cloned());
+            let runtime = tokio::runtime::Handle::current();
+            let read = tokio::task::spawn_blocking(move || {
+                let body = BodyReader::open_on(&runtime, &repository, &key, None);
+                decode(open_sealed(body, &key, identities.as_ref())?, &repository.place(&key))
+            });
+            match read.await.map_err(|e| Error::internal("a reader died").because(e))? {
+                Ok(index) => return Ok(index),
+                Err(e) => failed = Some(e),
+            }
+        }
+        Err(failed
+            .unwrap_or_else(|| Error::internal("a backup without a repository"))
+            .while_doing(format!("cannot read the index of backup {}", record.id)))
     }
 
     /// The WAL of `system`, from all repositories that answered.

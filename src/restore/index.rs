@@ -2,43 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::gather::{Archive, Held};
-use super::prepare::Task;
-use crate::codec::open_sealed;
-use crate::error::{Code, Error, Result};
-use crate::repository::body_reader::BodyReader;
 use crate::repository::index::BackupIndex;
-use crate::repository::keys::backup;
 use crate::wal::WalSettings;
-
-/// Reads it from the first repository that gives it whole.
-pub async fn read(task: &Task<'_>, archive: &Archive, held: &Held) -> Result<BackupIndex> {
-    let record = &held.record;
-    let relative = record
-        .objects
-        .iter()
-        .map(|o| &o.key)
-        .find(|key| backup::is_index(key))
-        .ok_or_else(|| Error::new(Code::Damaged, "the backup names no index").at(&record.id))?;
-    let key = backup::object(&task.cluster.name, &record.id, relative);
-    let mut failed = None;
-    for name in &held.repositories {
-        let repository = archive.repository(name)?.clone();
-        let (key, identities) = (key.clone(), task.identities.clone());
-        let runtime = tokio::runtime::Handle::current();
-        let read = tokio::task::spawn_blocking(move || {
-            let body = BodyReader::open_on(&runtime, &repository, &key, None);
-            BackupIndex::read(open_sealed(body, &key, identities.as_ref())?, &repository.place(&key))
-        });
-        match read.await.map_err(|e| Error::internal("a reader died").because(e))? {
-            Ok(index) => return Ok(index),
-            Err(e) => failed = Some(e),
-        }
-    }
-    Err(failed
-        .unwrap_or_else(|| Error::internal("a backup without a repository"))
-        .while_doing(format!("cannot read the index of backup {}", record.id)))
-}
 
 /// `PG_18_202506291`, where the backup has tablespaces.
 pub fn version_directory(index: &BackupIndex) -> Option<String> {

@@ -97,7 +97,7 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
     if held.record.is_damaged() {
         warnings.push(format!("backup {} has damaged pages: what they held is lost", held.record.id));
     }
-    let index = index::read(task, &archive, &held).await?;
+    let index = archive.index(&held, task.identities.as_ref(), BackupIndex::read).await?;
     located.asked = index::more_than_had(located.asked, &index);
     let major = held.record.major().unwrap_or(PgMajor(0));
     let tools =

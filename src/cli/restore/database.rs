@@ -2,6 +2,7 @@
 
 use clap::Args as ClapArgs;
 
+use super::flags::Consent;
 use super::not_confirmed;
 use crate::archive::source;
 use crate::cli::context::{Context, Outcome};
@@ -9,7 +10,6 @@ use crate::cli::report::{error_text, to_stderr};
 use crate::error::{Code, Error, Result};
 use crate::model::Timestamp;
 use crate::postgres::as_owner;
-use crate::repository::signature::PublicHostKey;
 use crate::restore::database::plan::{self, DatabasePlan};
 use crate::restore::database::report::DatabaseReport;
 use crate::restore::database::{self, DatabaseRequest, DatabaseTask};
@@ -58,15 +58,8 @@ pub struct Args {
     /// How many programs and connections work at once (default: as many as pay off).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
-    /// Believe backups signed with this key (RW…), for this once.
-    #[arg(long, value_name = "KEY")]
-    trust: Vec<String>,
-    /// Show the plan and do nothing.
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask.
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
@@ -84,7 +77,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
         cluster,
         only: ctx.repo.as_ref(),
         request: &request,
-        trusted: args.trust.iter().map(|key| PublicHostKey::parse(key)).collect::<Result<_>>()?,
+        trusted: args.consent.trusted()?,
         identities,
         now,
         progress: ctx.progress(),
@@ -104,7 +97,7 @@ async fn work(ctx: &Context, args: &Args, task: &DatabaseTask<'_>) -> Result<Opt
         prepared = Box::pin(database::prepare(task)) => prepared?,
         () = ctx.cancel.cancelled() => return Err(Error::new(Code::Cancelled, "ended by a signal; nothing was done")),
     };
-    if args.dry_run {
+    if args.consent.dry_run {
         if ctx.json {
             ctx.print_json(&prepared.plan)?;
         } else {
@@ -138,7 +131,7 @@ fn request(args: &Args, now: Timestamp) -> Result<DatabaseRequest> {
 
 /// Nothing is touched before this has said yes.
 fn confirm(ctx: &Context, args: &Args, plan: &DatabasePlan) -> Result<()> {
-    if args.yes {
+    if args.consent.yes {
         return Ok(());
     }
     let (question, expected) = if plan.existing.is_some() {

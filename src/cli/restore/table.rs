@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
+use super::flags::{Consent, Moment};
 use super::{fetch_command, not_confirmed};
 use crate::archive::source;
 use crate::cli::context::{Context, Outcome};
 use crate::config::value::duration as parse_duration;
 use crate::config::{ClusterConfig, Config};
 use crate::error::{Code, Error, Result};
-use crate::model::{
-    BackupId, Inclusion, TableName, Target, TargetTimeline, TimelineId, Timestamp, table_name,
-};
+use crate::model::{BackupId, TableName, Target, Timestamp, table_name};
 use crate::postgres::{as_owner, privilege};
-use crate::repository::signature::PublicHostKey;
 use crate::restore::production;
 use crate::restore::request::{Action, Place as RestorePlace, Request};
 use crate::restore::table::place::{self, Place};
@@ -72,24 +70,10 @@ pub struct Args {
     /// From this base backup instead of the newest that fits.
     #[arg(long, value_name = "ID")]
     backup: Option<BackupId>,
-    /// Keep the target itself (the default); for a time, xid: and lsn:.
-    #[arg(long, conflicts_with = "before")]
-    after: bool,
-    /// Stop just before the target; for a time, xid: and lsn:.
-    #[arg(long)]
-    before: bool,
-    /// Along this timeline instead of the newest.
-    #[arg(long, value_name = "N")]
-    timeline: Option<u32>,
-    /// Believe backups signed with this key (RW…), for this once.
-    #[arg(long, value_name = "KEY")]
-    trust: Vec<String>,
-    /// Show the plan and do nothing.
-    #[arg(long)]
-    dry_run: bool,
-    /// Do not ask.
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    moment: Moment,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
@@ -108,7 +92,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
         cluster,
         only: ctx.repo.as_ref(),
         request: &request,
-        trusted: args.trust.iter().map(|key| PublicHostKey::parse(key)).collect::<Result<_>>()?,
+        trusted: args.consent.trusted()?,
         identities,
         fetch_command: fetch_command(ctx, &config)?,
         owner,
@@ -125,11 +109,11 @@ pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
 }
 
 async fn work(ctx: &Context, args: &Args, job: &Job<'_>) -> Result<Option<TableReport>> {
-    if !args.dry_run {
+    if !args.consent.dry_run {
         remove_leftovers(ctx, job.request).await?;
     }
     let planned = table::prepare(job).await?;
-    if args.dry_run {
+    if args.consent.dry_run {
         if ctx.json {
             ctx.print_json(&planned.plan)?;
         } else {
@@ -138,7 +122,7 @@ async fn work(ctx: &Context, args: &Args, job: &Job<'_>) -> Result<Option<TableR
         return Ok(None);
     }
     ctx.say(&plan::text(&planned.plan));
-    if !args.yes && ctx.ask("Carry this plan out? Type yes: ")? != "yes" {
+    if !args.consent.yes && ctx.ask("Carry this plan out? Type yes: ")? != "yes" {
         return Err(not_confirmed());
     }
     let place = Place::make(&job.request.work, &job.owner).await?;
@@ -209,8 +193,8 @@ fn source_of(args: &Args, work: &std::path::Path, now: Timestamp) -> Result<From
     let moment = Request {
         target: parsed.target,
         zone_assumed: parsed.zone_assumed,
-        inclusion: if args.before { Inclusion::Before } else { Inclusion::After },
-        timeline: args.timeline.map_or(TargetTimeline::Highest, |n| TargetTimeline::Id(TimelineId(n))),
+        inclusion: args.moment.inclusion(),
+        timeline: args.moment.timeline(),
         backup: args.backup.clone(),
         place: RestorePlace::Directory(place::data_directory(work)),
         action: Action::Promote,
@@ -221,7 +205,7 @@ fn source_of(args: &Args, work: &std::path::Path, now: Timestamp) -> Result<From
         port: None,
         socket_dir: place::socket_directory(work),
     };
-    moment.check(args.before || args.after)?;
+    moment.check(args.moment.is_explicit())?;
     Ok(From::Moment(Box::new(moment)))
 }
 

@@ -66,7 +66,7 @@ pub async fn choose(
     let before = match wanted {
         Wanted::Id(id) => {
             let held = named(archive, id, database, kinds)?;
-            let index = super::read_index(archive, held, identities).await?;
+            let index = archive.index(held, identities, LogicalIndex::read).await?;
             let indexed = in_index(&index, held, database)?;
             return Ok(ChosenBackup { held: held.clone(), index, database: indexed, passed_over });
         }
@@ -79,7 +79,7 @@ pub async fn choose(
             passed_over.push(PassedOver { id, reason: format!("untrusted: {reason}") });
             continue;
         }
-        let index = super::read_index(archive, held, identities).await?;
+        let index = archive.index(held, identities, LogicalIndex::read).await?;
         let indexed = in_index(&index, held, database)?;
         match fits(&index, &indexed) {
             Ok(()) => return Ok(ChosenBackup { held: held.clone(), index, database: indexed, passed_over }),

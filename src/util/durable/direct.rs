@@ -5,8 +5,10 @@ use std::io::{self, Write};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use crate::util::buffers::ALIGNMENT;
+
 /// No file system asks for more.
-pub(super) const BLOCK: usize = 4096;
+const BLOCK: usize = ALIGNMENT;
 /// Below this the two calls that change the file's mode cost more than the copy.
 const WORTH: usize = 256 << 10;
 
