@@ -178,6 +178,7 @@ fn refuse_beside(running: &BTreeMap<JobName, Entry>, job: &JobConfig) -> Result<
             let kind = match class {
                 Class::Base => "base backup",
                 Class::Logical => "logical backup",
+                Class::Proof => "verification, restore test or drill",
             };
             let what = format!("the job `{other}` is running, and a cluster has one {kind} at a time");
             Err(Error::new(Code::Busy, what).hint(hint))

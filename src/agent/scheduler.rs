@@ -10,9 +10,10 @@
 //! * One run of a job at a time. A time that comes while the job still runs is passed over and written down.
 //!
 //! Who yields: on one cluster, base backups exclude each other, and logical backups (dumps, schemas, tables) exclude
-//! each other; a logical one may run beside a base backup, for they compete for nothing but bandwidth. A job that meets
-//! one of its own class waits, the one whose time came first goes first, and however many of its times pass meanwhile,
-//! it runs once. So a long nightly run delays an hourly one, and neither starves the other.
+//! each other; a logical one may run beside a base backup, for they compete for nothing but bandwidth. Jobs that prove
+//! backups exclude each other and delay none that makes one. A job that meets one of its own class waits, the one whose
+//! time came first goes first, and however many of its times pass meanwhile, it runs once. So a long nightly run delays
+//! an hourly one, and neither starves the other.
 //!
 //! The loop looks at the clock at least every [`LOOK`], so a step of the clock is seen soon, and wakes when a run ends.
 
@@ -39,6 +40,8 @@ pub const CORRECTION: Duration = Duration::from_hours(3);
 pub enum Class {
     Base,
     Logical,
+    /// What makes no backup: it reads the repositories, and may need this host's disk.
+    Proof,
 }
 
 /// What runs now.

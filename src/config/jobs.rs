@@ -1,5 +1,5 @@
-//! `[[job]]`: what the agent runs, when, and how patiently. Keys of one kind alone are read by that kind's arm of
-//! [`work`]; every other kind refuses them as unknown.
+//! `[[job]]`: what the agent runs, when, and how patiently. Keys of one kind alone are read by that kind's line of
+//! [`KINDS`]; every other kind refuses them as unknown.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -48,14 +48,30 @@ pub enum JobWork {
     Tables { databases: Vec<DatabasePattern>, tables: Vec<TablePattern>, filters: Vec<TableFilter> },
 }
 
+/// Reads the keys that a kind alone has.
+type ReadWork = fn(&mut Section<'_>) -> JobWork;
+
+/// Every `kind`.
+const KINDS: [(&str, ReadWork); 4] =
+    [("full", |_| JobWork::Full), ("dump", read_dump), ("schema", read_schema), ("tables", read_tables)];
+
 impl JobWork {
-    /// The kind of backup that a run makes.
-    pub fn backup_kind(&self) -> BackupKind {
+    /// `kind`, as it is written.
+    pub fn kind(&self) -> &'static str {
         match self {
-            Self::Full => BackupKind::Full,
-            Self::Dump { .. } => BackupKind::Dump,
-            Self::Schema { .. } => BackupKind::Schema,
-            Self::Tables { .. } => BackupKind::Tables,
+            Self::Full => "full",
+            Self::Dump { .. } => "dump",
+            Self::Schema { .. } => "schema",
+            Self::Tables { .. } => "tables",
+        }
+    }
+    /// The kind of backup that a run makes; None where it makes none.
+    pub fn backup_kind(&self) -> Option<BackupKind> {
+        match self {
+            Self::Full => Some(BackupKind::Full),
+            Self::Dump { .. } => Some(BackupKind::Dump),
+            Self::Schema { .. } => Some(BackupKind::Schema),
+            Self::Tables { .. } => Some(BackupKind::Tables),
         }
     }
 }
@@ -151,18 +167,21 @@ fn work(section: &mut Section<'_>) -> Option<JobWork> {
         section.fault("kind", "is missing");
         return None;
     }
-    let kinds = [BackupKind::Full, BackupKind::Dump, BackupKind::Schema, BackupKind::Tables];
-    Some(match section.choice("kind", &kinds.map(|kind| (kind.as_str(), kind)))? {
-        BackupKind::Dump => {
-            JobWork::Dump { databases: dump::databases(section), tables: dump::tables(section) }
-        }
-        BackupKind::Schema => JobWork::Schema { databases: dump::databases(section) },
-        BackupKind::Tables => {
-            let (databases, tables) = (dump::databases(section), dump::tables(section));
-            JobWork::Tables { databases, tables, filters: dump::filters(section) }
-        }
-        BackupKind::Full | BackupKind::Incr => JobWork::Full,
-    })
+    let read = section.choice("kind", &KINDS)?;
+    Some(read(section))
+}
+
+fn read_dump(section: &mut Section<'_>) -> JobWork {
+    JobWork::Dump { databases: dump::databases(section), tables: dump::tables(section) }
+}
+
+fn read_schema(section: &mut Section<'_>) -> JobWork {
+    JobWork::Schema { databases: dump::databases(section) }
+}
+
+fn read_tables(section: &mut Section<'_>) -> JobWork {
+    let (databases, tables) = (dump::databases(section), dump::tables(section));
+    JobWork::Tables { databases, tables, filters: dump::filters(section) }
 }
 
 /// The named cluster; without a name the only one.

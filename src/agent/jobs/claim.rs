@@ -10,19 +10,20 @@ use crate::model::Timestamp;
 use crate::repository::record::BackupRecord;
 use crate::repository::{access, catalog};
 
-/// The backup of this job that was begun at or after its scheduled time, if each required repository has it.
+/// The backup of this job that was begun at or after its scheduled time, if each required repository has it. What makes
+/// no backup is done by every host that has the job.
 pub(super) async fn done_already(
     config: &Config,
     stores: &Stores,
     job: &JobConfig,
     slot: Timestamp,
 ) -> Result<Option<BackupRecord>> {
+    let Some(kind) = job.work.backup_kind() else { return Ok(None) };
     let trust = access::trust(config)?;
     let (available, _) = stores.get().await.required()?;
     let label = kind::label(&job.name);
     let mut common: Option<Vec<BackupRecord>> = None;
     for repository in available.iter().filter(|repository| repository.required) {
-        let kind = job.work.backup_kind();
         let found = catalog::trusted_since(repository, &job.cluster, kind, slot, &trust).await?;
         let ours = found.into_iter().filter(|record| record.label.as_deref() == Some(label.as_str()));
         common = Some(match common {

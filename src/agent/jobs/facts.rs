@@ -12,7 +12,7 @@ use crate::model::{JobName, Timestamp};
 pub fn of(job: &JobConfig, state: &State, now: Timestamp) -> Result<JobFacts> {
     let past = runs::past(state, &job.name)?;
     Ok(JobFacts {
-        kind: job.work.backup_kind().to_string(),
+        kind: job.work.kind().to_owned(),
         cluster: job.cluster.clone(),
         schedule: job.schedule.to_string(),
         next_at: job.schedule.next_after(now),

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::full::Full;
+use super::logical::Logical;
 use crate::backup::StillWanted;
 use crate::config::{ClusterConfig, Config, JobConfig, JobWork};
 use crate::error::Result;
@@ -20,7 +21,7 @@ pub struct JobContext {
     pub config: Arc<Config>,
     pub cluster: ClusterConfig,
     pub job: JobConfig,
-    /// For `backup.json`: by it another host of the cluster sees that the job is done. See [`label`].
+    /// For the record of what is made: by it another host of the cluster sees that the job is done. See [`label`].
     pub label: String,
     pub clock: Clock,
     pub progress: Arc<dyn Progress>,
@@ -49,13 +50,17 @@ pub trait JobKind: Send + Sync {
 }
 
 pub(super) fn of(work: &JobWork) -> Box<dyn JobKind> {
-    match super::logical::Logical::of(work) {
-        Some(logical) => Box::new(logical),
-        None => Box::new(Full),
+    match work {
+        JobWork::Full => Box::new(Full),
+        JobWork::Dump { databases, tables } => Box::new(Logical::dump(databases, tables)),
+        JobWork::Schema { databases } => Box::new(Logical::schema(databases)),
+        JobWork::Tables { databases, tables, filters } => {
+            Box::new(Logical::tables(databases, tables, filters))
+        }
     }
 }
 
-/// What every backup of a job is called in its record.
+/// What everything that a job makes is called in its record.
 pub fn label(job: &JobName) -> String {
     format!("pgkeep job {job}")
 }

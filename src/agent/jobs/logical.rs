@@ -4,7 +4,6 @@ use async_trait::async_trait;
 
 use super::kind::{JobContext, JobKind, JobReport};
 use crate::backup::{LogicalReport, LogicalRequest, LogicalWork, TablesWork, logical};
-use crate::config::JobWork;
 use crate::error::Result;
 use crate::model::{DatabasePattern, TableFilter, TablePattern};
 use crate::util::human;
@@ -15,21 +14,22 @@ pub(super) struct Logical {
 }
 
 impl Logical {
-    /// None for a base backup.
-    pub(super) fn of(work: &JobWork) -> Option<Self> {
-        let (work, databases) = match work {
-            JobWork::Full => return None,
-            JobWork::Dump { databases, tables } => (LogicalWork::Dump { tables: tables.clone() }, databases),
-            JobWork::Schema { databases } => (LogicalWork::Schema, databases),
-            JobWork::Tables { databases, tables, filters } => (tables_work(tables, filters), databases),
-        };
-        Some(Self { work, databases: databases.clone() })
+    pub(super) fn dump(databases: &[DatabasePattern], tables: &[TablePattern]) -> Self {
+        Self { work: LogicalWork::Dump { tables: tables.to_vec() }, databases: databases.to_vec() }
     }
-}
-
-/// How many connections is the configuration's to say, when the run begins.
-fn tables_work(tables: &[TablePattern], filters: &[TableFilter]) -> LogicalWork {
-    LogicalWork::Tables(TablesWork { tables: tables.to_vec(), filters: filters.to_vec(), connections: 1 })
+    pub(super) fn schema(databases: &[DatabasePattern]) -> Self {
+        Self { work: LogicalWork::Schema, databases: databases.to_vec() }
+    }
+    /// How many connections is the configuration's to say, when the run begins.
+    pub(super) fn tables(
+        databases: &[DatabasePattern],
+        tables: &[TablePattern],
+        filters: &[TableFilter],
+    ) -> Self {
+        let (tables, filters) = (tables.to_vec(), filters.to_vec());
+        let work = LogicalWork::Tables(TablesWork { tables, filters, connections: 1 });
+        Self { work, databases: databases.to_vec() }
+    }
 }
 
 #[async_trait]

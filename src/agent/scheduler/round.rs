@@ -15,7 +15,11 @@ const STEP: Duration = Duration::from_mins(2);
 
 impl Class {
     pub fn of(work: &JobWork) -> Self {
-        if work.backup_kind().is_base() { Self::Base } else { Self::Logical }
+        match work.backup_kind() {
+            Some(kind) if kind.is_base() => Self::Base,
+            Some(_) => Self::Logical,
+            None => Self::Proof,
+        }
     }
 }
 
