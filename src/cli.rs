@@ -34,6 +34,7 @@ pub mod show;
 pub mod signals;
 pub mod status;
 pub mod table;
+pub mod verify;
 pub mod wal;
 pub mod window;
 mod window_read;
@@ -102,7 +103,8 @@ fn listens(command: &Command) -> bool {
         | Command::Check(_)
         | Command::Jobs(_)
         | Command::Restore(_)
-        | Command::Status(_) => true,
+        | Command::Status(_)
+        | Command::Verify(_) => true,
     }
 }
 
@@ -121,6 +123,7 @@ fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
         Command::List(args) => list::run(ctx, args),
         Command::Show(args) => show::run(ctx, args),
         Command::Status(args) => status::run(ctx, args),
+        Command::Verify(args) => verify::run(ctx, args),
         Command::Window(args) => window::run(ctx, args),
         Command::Man(args) => man::run(ctx, args),
         Command::Completions(args) => completions::run(ctx, args),

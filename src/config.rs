@@ -27,15 +27,17 @@ mod secret;
 mod sections;
 mod tail;
 pub mod value;
+mod verify;
 
 pub use agent::AgentConfig;
 pub use alerts::{AlertsConfig, HeartbeatConfig, SinkConfig};
 pub use dump::DumpConfig;
-pub use jobs::{JobConfig, JobWork, RunOn};
+pub use jobs::{JobConfig, JobWork, RunOn, VerifyWork};
 pub use prefetch::PrefetchConfig;
 pub use schedule::Schedule;
 pub use secret::{Guarded, Secret};
 pub use tail::TailConfig;
+pub use verify::VerifyConfig;
 
 /// A configuration that has been checked.
 #[derive(Debug, Clone)]
@@ -56,6 +58,7 @@ pub struct Config {
     pub restore: RestoreConfig,
     pub tail: TailConfig,
     pub prefetch: PrefetchConfig,
+    pub verify: VerifyConfig,
     pub dump: DumpConfig,
     pub alerts: AlertsConfig,
     /// In the order of the file.

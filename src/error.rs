@@ -79,7 +79,7 @@ codes! {
     /// Bytes that fail their digest, their authentication, or their syntax.
     Damaged = "damaged", Failed, None;
     /// The identity does not open this object.
-    WrongKey = "wrong-key", Failed, None;
+    WrongKey = "wrong-key", Failed, Some("key-lost.md");
     /// `backup.json` or a mark without a trusted signature.
     Untrusted = "untrusted", Refused, None;
 
@@ -119,6 +119,8 @@ codes! {
     AlertUndelivered = "alert-undelivered", Failed, Some("agent-in-trouble.md");
     /// The dump was published, and PostgreSQL's programs warned that something is not in it.
     LeftOut = "left-out", Finding, None;
+    /// `verify` found something wrong with what is stored.
+    RepositoryDamaged = "repository-damaged", Finding, Some("repository-damaged.md");
     /// `check` found something wrong.
     CheckFailed = "check-failed", Finding, None;
 

@@ -1,7 +1,7 @@
 //! pgkeep: backup and point-in-time recovery for PostgreSQL.
 //!
 //! Layers import downward only (`tests/tidy.rs`):
-//! L5 `cli` `agent` · L3 `backup` `restore` `archive` · L2 `repository` · L1 `storage` `codec` `postgres` `wal` `config` ·
+//! L5 `cli` `agent` · L4 `verify` · L3 `backup` `restore` `archive` · L2 `repository` · L1 `storage` `codec` `postgres` `wal` `config` ·
 //! L0 `model` `util` `error`. `ARCHITECTURE.md` has the map.
 
 pub mod agent;
@@ -17,4 +17,5 @@ pub mod repository;
 pub mod restore;
 pub mod storage;
 pub mod util;
+pub mod verify;
 pub mod wal;

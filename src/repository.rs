@@ -25,6 +25,7 @@ pub mod pack_read;
 pub mod ranged;
 pub mod record;
 pub mod recovery_plan;
+pub mod replaced;
 pub mod signature;
 mod tar_header;
 #[cfg(test)]

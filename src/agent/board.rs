@@ -55,6 +55,25 @@ pub struct ClusterFacts {
     pub archive: ArchiveFacts,
     pub tail: TailFacts,
     pub backups: BackupFacts,
+    /// What the last `verify` job of this agent came to, in each repository.
+    #[serde(default)]
+    pub verified: BTreeMap<RepoName, VerifyFacts>,
+}
+
+/// A look at what one repository stores.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyFacts {
+    pub at: Timestamp,
+    pub findings: u64,
+    pub healed: u64,
+    /// Sorts of things that could not be proved.
+    pub unproved: u64,
+    /// Stored bytes that were read.
+    pub bytes: u64,
+    /// And that the budget left.
+    pub left_bytes: u64,
+    /// When the object was checked whose check is the oldest; None while some never were.
+    pub oldest_check_at: Option<Timestamp>,
 }
 
 /// What the server and its disk say.

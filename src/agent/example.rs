@@ -62,6 +62,19 @@ fn cluster() -> ClusterFacts {
             last: [("full".to_owned(), last_full())].into(),
             ..BackupFacts::default()
         },
+        verified: RepoName::parse("eu").map(|repo| (repo, verified())).into_iter().collect(),
+    }
+}
+
+fn verified() -> VerifyFacts {
+    VerifyFacts {
+        at: at("2026-11-21T04:10:00Z"),
+        findings: 0,
+        healed: 0,
+        unproved: 0,
+        bytes: 40 << 30,
+        left_bytes: 270 << 30,
+        oldest_check_at: Some(at("2026-11-14T04:00:00Z")),
     }
 }
 

@@ -32,6 +32,7 @@ pub mod kind;
 mod logical;
 mod progress;
 mod run;
+mod verify;
 
 pub use kind::{JobContext, JobKind, JobReport};
 

@@ -32,6 +32,7 @@ pub fn render(snapshot: &Snapshot, process: &ProcessFacts, now: Timestamp) -> Re
         archive(&mut out, &labels, cluster, now);
         tail(&mut out, &labels, cluster, now);
         backups(&mut out, name, &cluster.backups, now);
+        verified(&mut out, name, cluster);
     }
     for (name, store) in &snapshot.repositories {
         stores(&mut out, name.as_str(), store);
@@ -223,6 +224,19 @@ fn backups(out: &mut Exposition, cluster: &ClusterName, facts: &BackupFacts, now
         out.number(t::BACKUP_RAW, &labels, last.bytes_raw);
         out.number(t::BACKUP_STORED, &labels, last.bytes_stored);
         out.number(t::BACKUP_SECONDS, &labels, last.took_seconds);
+    }
+}
+
+fn verified(out: &mut Exposition, cluster: &ClusterName, facts: &ClusterFacts) {
+    for (repository, seen) in &facts.verified {
+        let labels = [cluster.as_str(), repository.as_str()];
+        out.moment(t::VERIFIED, &labels, Some(seen.at));
+        out.number(t::VERIFY_FINDINGS, &labels, seen.findings);
+        out.number(t::VERIFY_HEALED, &labels, seen.healed);
+        out.number(t::VERIFY_UNPROVED, &labels, seen.unproved);
+        out.number(t::VERIFY_BYTES, &labels, seen.bytes);
+        out.number(t::VERIFY_LEFT, &labels, seen.left_bytes);
+        out.moment(t::VERIFY_OLDEST, &labels, seen.oldest_check_at);
     }
 }
 

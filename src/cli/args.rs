@@ -54,6 +54,7 @@ pub enum Command {
     Show(super::show::Args),
     Window(super::window::Args),
     Status(super::status::Args),
+    Verify(super::verify::Args),
     Restore(super::restore::Args),
     Agent(super::agent::Args),
     Alerts(super::alerts::Args),

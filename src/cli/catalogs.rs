@@ -138,6 +138,11 @@ impl Holdings {
     }
 }
 
+/// Of these marks only the last one holds.
+fn is_verification(mark: &Mark) -> bool {
+    mark.mark == "verified" || mark.mark == "failed-verification"
+}
+
 impl Held {
     /// `ok`, or what is wrong with it, then its marks.
     pub fn state(&self) -> String {
@@ -154,7 +159,8 @@ impl Held {
             1 => words.push("1 warning".to_owned()),
             n => words.push(format!("{n} warnings")),
         }
-        for mark in &self.marks {
+        let newest = self.marks.iter().rev().find(|mark| is_verification(mark));
+        for mark in self.marks.iter().filter(|mark| !is_verification(mark)).chain(newest) {
             let word = mark.mark.clone();
             if !words.contains(&word) {
                 words.push(word);

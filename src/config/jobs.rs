@@ -11,7 +11,9 @@ use super::dump;
 use super::reader::Section;
 use super::schedule::Schedule;
 use super::sections::NAME_RULE;
-use crate::model::{BackupKind, ClusterName, DatabasePattern, JobName, TableFilter, TablePattern};
+use crate::model::{
+    BackupKind, ClusterName, DatabasePattern, JobName, RepoName, TableFilter, TablePattern,
+};
 
 /// A `[[job]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,14 +48,33 @@ pub enum JobWork {
     Schema { databases: Vec<DatabasePattern> },
     /// Tables as CSV. No tables: those of `[dump]`.
     Tables { databases: Vec<DatabasePattern>, tables: Vec<TablePattern>, filters: Vec<TableFilter> },
+    /// A look at what is stored.
+    Verify(VerifyWork),
+}
+
+/// How closely, and how much.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VerifyWork {
+    /// This one alone.
+    pub repository: Option<RepoName>,
+    /// Stored bytes that one run may read.
+    pub budget: Option<u64>,
+    /// Every WAL record, too.
+    pub deep: bool,
+    pub heal: bool,
 }
 
 /// Reads the keys that a kind alone has.
 type ReadWork = fn(&mut Section<'_>) -> JobWork;
 
 /// Every `kind`.
-const KINDS: [(&str, ReadWork); 4] =
-    [("full", |_| JobWork::Full), ("dump", read_dump), ("schema", read_schema), ("tables", read_tables)];
+const KINDS: [(&str, ReadWork); 5] = [
+    ("full", |_| JobWork::Full),
+    ("dump", read_dump),
+    ("schema", read_schema),
+    ("tables", read_tables),
+    ("verify", read_verify),
+];
 
 impl JobWork {
     /// `kind`, as it is written.
@@ -63,6 +84,7 @@ impl JobWork {
             Self::Dump { .. } => "dump",
             Self::Schema { .. } => "schema",
             Self::Tables { .. } => "tables",
+            Self::Verify(_) => "verify",
         }
     }
     /// The kind of backup that a run makes; None where it makes none.
@@ -72,6 +94,7 @@ impl JobWork {
             Self::Dump { .. } => Some(BackupKind::Dump),
             Self::Schema { .. } => Some(BackupKind::Schema),
             Self::Tables { .. } => Some(BackupKind::Tables),
+            Self::Verify(_) => None,
         }
     }
 }
@@ -182,6 +205,20 @@ fn read_schema(section: &mut Section<'_>) -> JobWork {
 fn read_tables(section: &mut Section<'_>) -> JobWork {
     let (databases, tables) = (dump::databases(section), dump::tables(section));
     JobWork::Tables { databases, tables, filters: dump::filters(section) }
+}
+
+fn read_verify(section: &mut Section<'_>) -> JobWork {
+    let parse = RepoName::parse;
+    let repository = section.string("repository");
+    if let Some(name) = repository.as_deref().filter(|name| parse(name).is_none()) {
+        section.fault("repository", format!("`{name}` is not a valid name: {NAME_RULE}"));
+    }
+    JobWork::Verify(VerifyWork {
+        repository: repository.as_deref().and_then(parse),
+        budget: section.size("budget"),
+        deep: section.boolean("deep").unwrap_or(false),
+        heal: section.boolean("heal").unwrap_or(false),
+    })
 }
 
 /// The named cluster; without a name the only one.

@@ -7,12 +7,14 @@ mod dump;
 mod jobs;
 mod prefetch;
 mod tail;
+mod verify;
 
 /// Areas with a table of their own, in the order in which they are printed after those of this file.
 const AREAS: &[(&[SectionDoc], &[KeyDoc])] = &[
     (tail::SECTIONS, tail::KEYS),
     (dump::SECTIONS, dump::KEYS),
     (prefetch::SECTIONS, prefetch::KEYS),
+    (verify::SECTIONS, verify::KEYS),
     (jobs::SECTIONS, jobs::KEYS),
     (alerts::SECTIONS, alerts::KEYS),
 ];

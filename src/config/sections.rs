@@ -45,6 +45,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
     let restore = restore(root.table("restore"));
     let tail = super::tail::read(root.table("tail"));
     let prefetch = super::prefetch::read(root.table("prefetch"));
+    let verify = super::verify::read(root.table("verify"));
     let dump = super::dump::read(root.table("dump"));
     let alerts = super::alerts::thresholds(root.table("alerts"));
     let alert_sinks = super::alerts::sinks(&mut root);
@@ -64,6 +65,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
         restore,
         tail,
         prefetch,
+        verify,
         dump,
         alerts,
         alert_sinks,

@@ -15,7 +15,7 @@ pub(super) fn pause(text: &str) -> Option<Duration> {
 }
 
 /// "64MiB", "20MB", "1.5GiB", "512kB"; with "/s" for a bandwidth. Bare numbers have no unit and are refused.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub fn size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(digits);

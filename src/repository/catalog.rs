@@ -62,11 +62,13 @@ impl Catalog {
         )
         .map_err(|e| e.while_doing(format!("cannot list the backups in {}", repository.name)))?;
 
-        let Survey { published, signed, unpublished } = Survey::of(cluster, &objects);
+        let Survey { published, signed, unpublished, healed } = Survey::of(cluster, &objects);
         let reads = published.into_iter().map(|id| {
             let signed = signed.contains(&id);
+            let healed = healed.get(&id).cloned().unwrap_or_default();
             async move {
                 let read = read_record(repository, cluster, &id, signed, trust).await;
+                let read = read_healed(repository, cluster, &id, &healed, trust, read).await;
                 (id, read)
             }
         });
@@ -118,23 +120,29 @@ struct Survey {
     published: BTreeSet<BackupId>,
     signed: BTreeSet<BackupId>,
     unpublished: BTreeMap<BackupId, u64>,
+    /// Replacements of records and signatures, by their relative keys.
+    healed: BTreeMap<BackupId, Vec<String>>,
 }
 
 impl Survey {
     fn of(cluster: &ClusterName, objects: &[ObjectInfo]) -> Self {
         let mut unpublished: BTreeMap<BackupId, u64> = BTreeMap::new();
+        let mut healed: BTreeMap<BackupId, Vec<String>> = BTreeMap::new();
         let (mut published, mut signed) = (BTreeSet::new(), BTreeSet::new());
         for object in objects {
             let Some((id, relative)) = backup::parse(cluster, &object.key) else { continue };
             match relative {
                 backup::RECORD => _ = published.insert(id.clone()),
                 backup::SIGNATURE => _ = signed.insert(id.clone()),
+                _ if backup::is_healed_record(relative) => {
+                    healed.entry(id.clone()).or_default().push(relative.to_owned());
+                }
                 _ => {}
             }
             *unpublished.entry(id).or_default() += object.bytes;
         }
         unpublished.retain(|id, _| !published.contains(id));
-        Self { published, signed, unpublished }
+        Self { published, signed, unpublished, healed }
     }
 }
 
@@ -172,6 +180,39 @@ pub async fn trusted_since(
     Ok(found)
 }
 
+/// A record that is damaged, or whose signature is: with its replacements, if one of them makes it a trusted one.
+async fn read_healed(
+    repository: &Repository,
+    cluster: &ClusterName,
+    id: &BackupId,
+    healed: &[String],
+    trust: &Trust,
+    read: Result<(BackupRecord, Verdict)>,
+) -> Result<(BackupRecord, Verdict)> {
+    let fine = match &read {
+        Ok((_, verdict)) => *verdict == Verdict::Trusted,
+        Err(e) => matches!(e.code(), Code::StoreUnavailable | Code::StoreDenied),
+    };
+    if fine || healed.is_empty() {
+        return read;
+    }
+    let with = |own: &str| {
+        let replacements = healed.iter().filter(move |key| backup::replaces(key, own)).cloned();
+        replacements.chain([own.to_owned()]).collect::<Vec<_>>()
+    };
+    for record in with(backup::RECORD) {
+        for signature in with(backup::SIGNATURE) {
+            let place = |relative: &str| backup::object(cluster, id, relative);
+            let (record, signature) = (place(&record), Some(place(&signature)));
+            let tried = read_record_at(repository, cluster, id, &record, signature, trust).await;
+            if let Ok((_, Verdict::Trusted)) = tried {
+                return tried;
+            }
+        }
+    }
+    read
+}
+
 async fn read_record(
     repository: &Repository,
     cluster: &ClusterName,
@@ -180,14 +221,26 @@ async fn read_record(
     trust: &Trust,
 ) -> Result<(BackupRecord, Verdict)> {
     let key = backup::record(cluster, id);
-    let place = repository.place(&key);
-    let bytes = storage::get_bytes(&*repository.storage, &key, LARGEST_RECORD).await?;
-    let signature = if signed {
-        let key = keys::signature_of(&key);
-        let bytes = storage::get_bytes(&*repository.storage, &key, LARGEST_RECORD).await?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
-    } else {
-        None
+    let signature = signed.then(|| keys::signature_of(&key));
+    read_record_at(repository, cluster, id, &key, signature, trust).await
+}
+
+async fn read_record_at(
+    repository: &Repository,
+    cluster: &ClusterName,
+    id: &BackupId,
+    key: &str,
+    signature: Option<String>,
+    trust: &Trust,
+) -> Result<(BackupRecord, Verdict)> {
+    let place = repository.place(key);
+    let bytes = storage::get_bytes(&*repository.storage, key, LARGEST_RECORD).await?;
+    let signature = match signature {
+        Some(key) => {
+            let bytes = storage::get_bytes(&*repository.storage, &key, LARGEST_RECORD).await?;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        None => None,
     };
     let record = BackupRecord::parse(&bytes, &place)?;
     if &record.id != id || &record.cluster != cluster {

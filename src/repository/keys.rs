@@ -44,6 +44,21 @@ pub fn probe(random: u64) -> String {
     format!("check/{random:016x}")
 }
 
+/// True for the key of an encrypted object, of its continuations and of its replacement.
+pub fn is_encrypted(key: &str) -> bool {
+    replaced(key).split('.').any(|part| part == "age")
+}
+
+/// True for what lies below a cluster's WAL.
+pub fn is_wal(key: &str) -> bool {
+    key.contains("/wal/")
+}
+
+/// The key of the object that this one replaces; the key itself where it is no replacement.
+pub fn replaced(key: &str) -> &str {
+    key.split_once(".healed-").map_or(key, |(own, _)| own)
+}
+
 /// The name of the signature of a document.
 pub fn signature_of(key: &str) -> String {
     format!("{key}.minisig")

@@ -191,6 +191,10 @@ impl WalListing {
     pub fn damage_marks(&self, segment: SegmentName) -> impl Iterator<Item = ShortDigest> {
         self.marks.get(&segment).into_iter().flatten().copied()
     }
+    /// The segments that have damage marks.
+    pub fn marked(&self) -> impl Iterator<Item = SegmentName> {
+        self.marks.keys().copied()
+    }
     /// In no particular order.
     pub fn heads(&self, segment: SegmentName) -> &[HeadObject] {
         self.heads.get(&segment).map_or(&[], Vec::as_slice)
@@ -215,6 +219,15 @@ impl WalListing {
     /// All segments that have heads.
     pub fn all_headed(&self) -> impl Iterator<Item = SegmentName> {
         self.heads.keys().copied()
+    }
+    /// Forgets a content that turned out not to be what its name says.
+    pub fn remove_object(&mut self, file: WalFileName, digest: ShortDigest) {
+        if let Some(objects) = self.files.get_mut(&file) {
+            objects.retain(|object| object.digest != digest);
+            if objects.is_empty() {
+                self.files.remove(&file);
+            }
+        }
     }
     /// Forgets a head that turned out to be another server's.
     pub fn remove_head(&mut self, segment: SegmentName, head: HeadRange) {

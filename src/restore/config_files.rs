@@ -10,6 +10,7 @@ use super::prepare::{Prepared, Task};
 use crate::error::{Error, Result};
 use crate::repository::keys::backup;
 use crate::repository::pack_read::{each_member, open_pack};
+use crate::repository::replaced;
 use crate::util::durable;
 
 /// Below the data directory.
@@ -18,12 +19,13 @@ const DIRECTORY: &str = "pgkeep-config";
 /// Lays out what the backup keeps and this host lacks; says so.
 pub async fn restore(task: &Task<'_>, prepared: &Prepared) -> Result<Vec<String>> {
     let record = &prepared.held.record;
-    let Some(relative) = record.objects.iter().map(|o| &o.key).find(|k| backup::is_config(k)) else {
+    let Some(entry) = record.objects.iter().find(|entry| backup::is_config(&entry.key)) else {
         return Ok(Vec::new());
     };
-    let key = backup::object(&task.cluster.name, &record.id, relative);
+    let key = backup::object(&task.cluster.name, &record.id, &entry.key);
     let Some(name) = prepared.held.repositories.first() else { return Ok(Vec::new()) };
     let repository = prepared.archive.repository(name)?.clone();
+    let key = replaced::place(&repository, &key, entry.sha256).await;
     let identities = task.identities.clone();
     let runtime = tokio::runtime::Handle::current();
     let home = task.data_directory.join(DIRECTORY);

@@ -25,7 +25,8 @@ use crate::postgres::control_file;
 use crate::repository::Repository;
 use crate::repository::keys::backup;
 use crate::repository::pack_read::{ReadHead, each_member, open_pack};
-use crate::repository::record::BackupRecord;
+use crate::repository::record::{BackupRecord, ObjectEntry};
+use crate::repository::replaced;
 use crate::util::failpoint;
 use crate::util::progress::Progress;
 
@@ -63,9 +64,9 @@ struct Shared {
     control: AtomicBool,
 }
 
-/// The packs of a backup, by key relative to its directory.
-fn packs(record: &BackupRecord) -> Vec<String> {
-    record.objects.iter().map(|o| &o.key).filter(|k| backup::is_pack(k)).cloned().collect()
+/// The packs of a backup; keys are relative to its directory.
+fn packs(record: &BackupRecord) -> Vec<ObjectEntry> {
+    record.objects.iter().filter(|o| backup::is_pack(&o.key)).cloned().collect()
 }
 
 pub async fn run(fetch: Fetch) -> Result<Laid> {
@@ -111,11 +112,12 @@ impl Drop for StopOnDrop {
 }
 
 impl Shared {
-    fn one_pack(&self, runtime: &Handle, pack: &str) -> Result<()> {
+    fn one_pack(&self, runtime: &Handle, pack: &ObjectEntry) -> Result<()> {
         let fetch = &self.fetch;
-        let key = backup::object(&fetch.cluster, &fetch.record.id, pack);
+        let key = backup::object(&fetch.cluster, &fetch.record.id, &pack.key);
         let mut failed = None;
         for repository in fetch.repositories.iter().cycle().take(fetch.repositories.len() * TRIES) {
+            let key = replaced::place_on(runtime, repository, &key, pack.sha256);
             let tried = open_pack(runtime, repository, &key, fetch.identities.as_ref()).and_then(|plain| {
                 each_member(plain, &repository.place(&key), |head, body| self.member(head, body))
             });

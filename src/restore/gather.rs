@@ -16,6 +16,7 @@ use crate::repository::configured::{self, Patience};
 use crate::repository::keys::backup;
 use crate::repository::keys::wal::WalRoot;
 use crate::repository::record::BackupRecord;
+use crate::repository::replaced;
 use crate::repository::signature::{PublicHostKey, Verdict};
 use crate::repository::wal_listing::{WalListing, WalObject};
 use crate::repository::wal_object::{WalObjects, settle_heads};
@@ -158,14 +159,15 @@ impl Archive {
         decode: fn(Opened<BodyReader>, &str) -> Result<T>,
     ) -> Result<T> {
         let record = &held.record;
-        let relative = record.objects.iter().map(|o| &o.key).find(|key| backup::is_index(key));
-        let relative =
-            relative.ok_or_else(|| Error::new(Code::Damaged, "the backup names no index").at(&record.id))?;
-        let key = backup::object(&self.cluster, &record.id, relative);
+        let entry = record.objects.iter().find(|entry| backup::is_index(&entry.key));
+        let entry =
+            entry.ok_or_else(|| Error::new(Code::Damaged, "the backup names no index").at(&record.id))?;
+        let key = backup::object(&self.cluster, &record.id, &entry.key);
         let mut failed = None;
         for name in &held.repositories {
             let repository = self.repository(name)?.clone();
-            let (key, identities) = (key.clone(), identities.cloned());
+            let key = replaced::place(&repository, &key, entry.sha256).await;
+            let identities = identities.cloned();
             let runtime = tokio::runtime::Handle::current();
             let read = tokio::task::spawn_blocking(move || {
                 let body = BodyReader::open_on(&runtime, &repository, &key, None);

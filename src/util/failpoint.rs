@@ -60,6 +60,8 @@ pub const NAMES: &[&str] = &[
     "table-before-commit",
     "tables-before-copy",
     "tail-after-upload",
+    "verify-after-object",
+    "verify-before-report",
 ];
 
 /// Reads `FAILPOINTS`. `main` calls it first; a fault in the variable is an error, for a test that injects nothing

@@ -50,6 +50,7 @@ mod storage_s3;
 mod support;
 mod systemd_unit;
 mod tail;
+mod verify;
 mod wal_fetch;
 mod wal_fetch_heads;
 mod wal_place;

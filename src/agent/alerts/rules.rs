@@ -90,6 +90,7 @@ const STORE: &str = "store-unreachable.md";
 const WAL: &str = "wal-missing-or-damaged.md";
 const BACKUPS: &str = "backups-failing.md";
 const AGENT: &str = "agent-in-trouble.md";
+const DAMAGED: &str = "repository-damaged.md";
 
 const fn rule(
     name: &'static str,
@@ -133,6 +134,9 @@ pub const RULES: &[Rule] = &[
         "A store's credentials, which do not renew themselves, end within this time.", &["credentials_expiry"], STORE),
     rule("job-failed", "critical", "The last run of a job failed.", &[], BACKUPS),
     rule("job-finding", "critical", "The last run of a job did its work and found something wrong.", &[], BACKUPS),
+    rule("repository-damaged", "critical",
+        "The last `verify` job found something wrong with what is stored: missing, damaged, unsigned, or WAL with a hole.", &[],
+        DAMAGED),
     rule("job-overdue", "critical", "A job has not started this long after its time.", &["job_overdue"], BACKUPS),
     rule("job-silent", "critical", "A job has not succeeded within this many of its intervals (and one `job_overdue`).",
         &["job_silence"], BACKUPS),

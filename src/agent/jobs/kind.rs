@@ -7,6 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::full::Full;
 use super::logical::Logical;
+use super::verify::Verify;
+use crate::agent::Board;
 use crate::backup::StillWanted;
 use crate::config::{ClusterConfig, Config, JobConfig, JobWork};
 use crate::error::Result;
@@ -25,6 +27,8 @@ pub struct JobContext {
     pub label: String,
     pub clock: Clock,
     pub progress: Arc<dyn Progress>,
+    /// For what metrics and alerts are to know besides the run itself.
+    pub board: Board,
     /// Cancelled at the deadline and when the agent ends.
     pub cancel: CancellationToken,
     /// To be asked under the lock that the work takes, if it takes one: has another host done it meanwhile?
@@ -57,6 +61,7 @@ pub(super) fn of(work: &JobWork) -> Box<dyn JobKind> {
         JobWork::Tables { databases, tables, filters } => {
             Box::new(Logical::tables(databases, tables, filters))
         }
+        JobWork::Verify(work) => Box::new(Verify(work.clone())),
     }
 }
 

@@ -189,6 +189,7 @@ impl Run {
             label: kind::label(&job.name),
             clock: self.hub.clock.clone(),
             progress,
+            board: self.hub.board.clone(),
             cancel: self.cancel.clone(),
             still_wanted: self.still_wanted(),
         };

@@ -122,6 +122,13 @@ metrics! {
     BACKUP_RAW = Gauge, Bytes, "pgkeep_backup_last_raw_bytes", ["cluster", "kind"], "Its size before compression.";
     BACKUP_STORED = Gauge, Bytes, "pgkeep_backup_last_stored_bytes", ["cluster", "kind"], "Its size as stored, in one repository.";
     BACKUP_SECONDS = Gauge, Seconds, "pgkeep_backup_last_duration_seconds", ["cluster", "kind"], "How long it took.";
+    VERIFIED = Gauge, UnixSeconds, "pgkeep_verify_last_timestamp_seconds", ["cluster", "repository"], "When a `verify` job of this agent last looked at what the repository stores; absent until it has.";
+    VERIFY_FINDINGS = Gauge, Number, "pgkeep_verify_findings", ["cluster", "repository"], "What it found to be wrong.";
+    VERIFY_HEALED = Gauge, Number, "pgkeep_verify_healed", ["cluster", "repository"], "Objects that it brought from another repository.";
+    VERIFY_UNPROVED = Gauge, Number, "pgkeep_verify_unproved", ["cluster", "repository"], "Sorts of things that it could not prove: there is no identity on this host.";
+    VERIFY_BYTES = Gauge, Bytes, "pgkeep_verify_last_read_bytes", ["cluster", "repository"], "Stored bytes that it read.";
+    VERIFY_LEFT = Gauge, Bytes, "pgkeep_verify_left_bytes", ["cluster", "repository"], "Stored bytes that its budget left for the next time.";
+    VERIFY_OLDEST = Gauge, UnixSeconds, "pgkeep_verify_oldest_check_timestamp_seconds", ["cluster", "repository"], "When the object was checked whose check is the oldest; absent while some never were.";
     PROVED = Gauge, UnixSeconds, "pgkeep_proof_timestamp_seconds", ["cluster"], "When a restore last proved the repositories; absent while none has.";
 
     JOB_RUNNING = Gauge, Truth, "pgkeep_job_running", ["cluster", "job_name", "kind"], "1 while it runs.";

@@ -126,3 +126,18 @@ fn logical_kinds_choose_databases_and_tables_and_a_base_backup_knows_neither() {
         assert!(job(wrong).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn a_verification_makes_no_backup_and_has_keys_of_its_own() {
+    let job = |keys: &str| parse(&format!("[[job]]\nname = \"x\"\nschedule = \"@daily\"\n{keys}\n"));
+    let plain = job("kind = \"verify\"").unwrap().remove(0).work;
+    assert_eq!(plain, JobWork::Verify(VerifyWork::default()));
+    assert_eq!((plain.kind(), plain.backup_kind()), ("verify", None));
+    let all = "kind = \"verify\"\nrepository = \"us\"\nbudget = \"50GiB\"\ndeep = true\nheal = true";
+    let repository = RepoName::parse("us");
+    let work = VerifyWork { repository, budget: Some(50 << 30), deep: true, heal: true };
+    assert_eq!(job(all).unwrap().remove(0).work, JobWork::Verify(work));
+    for wrong in ["kind = \"full\"\ndeep = true", "kind = \"verify\"\ndatabases = [\"a\"]", "kind = \"verify\"\nrepository = \"A B\""] {
+        assert!(job(wrong).is_err(), "{wrong}");
+    }
+}

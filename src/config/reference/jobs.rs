@@ -16,13 +16,19 @@ pub(super) const KEYS: &[KeyDoc] = &[
         "For `pgkeep jobs` and messages. Hosts of one cluster that share a job give it the same name."),
     key(JOB, "kind", "choice", "required", "\"dump\"",
         "What it does. \"full\": a full base backup; \"dump\": databases by pg_dump; \"schema\": their schema alone; \
-         \"tables\": tables as CSV."),
+         \"tables\": tables as CSV; \"verify\": a look at everything that is stored."),
     key(JOB, "databases", "list", "those of [dump]", "[\"app\"]",
         "Which databases, as in [dump]. For kinds \"dump\", \"schema\" and \"tables\"."),
     key(JOB, "tables", "list", "all; of an export, those of [dump]", "[\"users\"]",
         "Which tables, as in [dump]. For kinds \"dump\" and \"tables\"."),
     key(JOB, "where", "list", "all rows", "[\"users=active and id > 7\"]",
         "TABLE=CONDITION: of the tables so named only the rows for which it holds. For kind \"tables\"."),
+    key(JOB, "repository", "text", "all", "\"us\"", "This repository alone. For kind \"verify\"."),
+    key(JOB, "budget", "size", "everything", "\"50GiB\"",
+        "How much one run reads, what was checked longest ago first; the next run goes on. For kind \"verify\"."),
+    key(JOB, "deep", "yes/no", "false", "true", "Every WAL record is checked, too. For kind \"verify\"."),
+    key(JOB, "heal", "yes/no", "false", "true",
+        "What is damaged or missing is brought from another repository. For kind \"verify\"."),
     key(JOB, "cluster", "text", "the only one", "\"main\"", "Of which `[cluster.NAME]`; needed where several are configured."),
     key(JOB, "schedule", "text", "required", "\"0 2 * * *\"",
         "Minute, hour, day of the month, month, day of the week, as in crontab(5): lists, ranges, steps, names; 0 and 7 \
@@ -46,5 +52,5 @@ pub(super) const KEYS: &[KeyDoc] = &[
 /// The example's job is a dump.
 #[cfg(test)]
 pub(super) fn is_for_another_kind(doc: &KeyDoc) -> bool {
-    doc.section == JOB && doc.key == "where"
+    doc.section == JOB && ["where", "repository", "budget", "deep", "heal"].contains(&doc.key)
 }

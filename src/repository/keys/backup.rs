@@ -28,6 +28,21 @@ pub fn signature(cluster: &ClusterName, id: &BackupId) -> String {
     object(cluster, id, SIGNATURE)
 }
 
+/// The key of a damaged object's replacement; `stored` is the digest of the stored bytes.
+pub fn healed(key: &str, stored: Digest) -> String {
+    let digits = stored.to_string();
+    format!("{key}.healed-{}", digits.get(..8).unwrap_or(&digits))
+}
+
+/// True for the relative key of a replacement of the object `own`.
+pub fn replaces(relative: &str, own: &str) -> bool {
+    relative.strip_prefix(own).is_some_and(|rest| rest.starts_with(".healed-"))
+}
+/// True for the relative key of a replacement of the record or of its signature.
+pub fn is_healed_record(relative: &str) -> bool {
+    replaces(relative, RECORD) || replaces(relative, SIGNATURE)
+}
+
 /// Relative: the `number`-th pack, from 1. `suffix` is the protection's.
 pub fn pack(number: u32, suffix: &str) -> String {
     format!("data/{number:05}.tar{suffix}")
@@ -39,6 +54,10 @@ pub fn is_pack(relative: &str) -> bool {
 /// True for the relative key of the index.
 pub fn is_index(relative: &str) -> bool {
     relative.starts_with("index.json")
+}
+/// True for the relative key of the manifest.
+pub fn is_manifest(relative: &str) -> bool {
+    relative.starts_with("manifest.json")
 }
 /// True for the relative key of the configuration from outside the data directory.
 pub fn is_config(relative: &str) -> bool {

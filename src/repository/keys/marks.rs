@@ -14,9 +14,14 @@ pub fn mark(cluster: &ClusterName, backup: &BackupId, at: Timestamp, mark: &str)
     format!("{}{backup}/{}-{mark}.json", all(cluster), at.compact_micros())
 }
 
+/// `<cluster>/reports/`
+pub fn all_reports(cluster: &ClusterName) -> String {
+    format!("{cluster}/reports/")
+}
+
 /// A report's key.
 pub fn report(cluster: &ClusterName, at: Timestamp, kind: &str) -> String {
-    format!("{cluster}/reports/{}-{kind}.json", at.compact_micros())
+    format!("{}{}-{kind}.json", all_reports(cluster), at.compact_micros())
 }
 
 /// A mark as its key tells it.

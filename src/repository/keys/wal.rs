@@ -125,6 +125,11 @@ pub struct WalKey {
     pub healed: Option<u32>,
 }
 
+/// `<cluster>/wal/`
+pub fn all(cluster: &ClusterName) -> String {
+    format!("{cluster}/wal/")
+}
+
 /// Where the WAL of one system identifier lies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WalRoot {

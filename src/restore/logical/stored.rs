@@ -12,6 +12,7 @@ use crate::repository::Repository;
 use crate::repository::body_reader::BodyReader;
 use crate::repository::keys::backup;
 use crate::repository::record::{BackupRecord, ObjectEntry};
+use crate::repository::replaced;
 
 const BUFFER: usize = 256 << 10;
 
@@ -67,7 +68,8 @@ impl StoredStream {
     pub async fn check_length(&self) -> Result<()> {
         for part in &self.parts {
             let place = self.repository.place(&part.key);
-            match self.repository.storage.head(&part.key).await? {
+            let key = replaced::place(&self.repository, &part.key, part.sha256).await;
+            match self.repository.storage.head(&key).await? {
                 Some(info) if info.bytes == part.bytes => {}
                 Some(info) => {
                     let what = format!("the object has {} bytes, and {} were stored", info.bytes, part.bytes);
@@ -87,7 +89,7 @@ impl StoredStream {
             repository: self.repository.clone(),
             runtime: self.runtime.clone(),
             current: None,
-            left: self.parts.iter().map(|part| part.key.clone()).collect(),
+            left: self.parts.iter().cloned().collect(),
         };
         let opened = open_sealed(joined, &self.key, self.identities.as_ref())?;
         Ok(BufReader::with_capacity(BUFFER, opened))
@@ -99,7 +101,7 @@ struct Joined {
     repository: Repository,
     runtime: Handle,
     current: Option<BodyReader>,
-    left: VecDeque<String>,
+    left: VecDeque<ObjectEntry>,
 }
 
 impl Read for Joined {
@@ -112,7 +114,8 @@ impl Read for Joined {
                 }
                 self.current = None;
             }
-            let Some(key) = self.left.pop_front() else { return Ok(0) };
+            let Some(part) = self.left.pop_front() else { return Ok(0) };
+            let key = replaced::place_on(&self.runtime, &self.repository, &part.key, part.sha256);
             self.current = Some(BodyReader::open_on(&self.runtime, &self.repository, &key, None));
         }
     }

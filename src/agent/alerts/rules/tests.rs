@@ -66,6 +66,7 @@ pub(in crate::agent::alerts) fn facts(now: Timestamp) -> Snapshot {
         },
         archive: ArchiveFacts { scanned_at: Some(before(5)), ..ArchiveFacts::default() },
         tail: TailFacts { enabled: true, current_at: Some(before(3)), ..TailFacts::default() },
+        verified: std::collections::BTreeMap::new(),
         backups: BackupFacts {
             seen_at: Some(before(60)),
             last_full: Some(backup(1000)),
@@ -237,6 +238,14 @@ const CASES: &[Case] = &[
         "run found something",
         |f| job(f).last = Some(run(RunOutcome::Finding)),
         Some(("job-finding", Critical)),
+    ),
+    (
+        "damage in the repository",
+        |f| {
+            job(f).kind = "verify".into();
+            job(f).last = Some(run(RunOutcome::Finding));
+        },
+        Some(("repository-damaged", Critical)),
     ),
     ("another host ran", |f| job(f).last = Some(run(RunOutcome::Elsewhere)), None),
     ("due an hour ago", |f| job(f).next_at = Some(ago(HOUR)), None),

@@ -1,0 +1,242 @@
+//! WAL as a whole: no hole behind the oldest base backup, every base backup's own WAL, no end that has moved back. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::memory::{Memory, WalEnd};
+use super::wal::Content;
+use crate::model::{Lsn, SegmentName, SegmentSize, SystemId, TimelineId, Timestamp};
+use crate::postgres::history::{History, TimelinePath};
+use crate::repository::continuity::{self, Fork, Hole, Stop};
+use crate::repository::wal_listing::WalListing;
+use crate::repository::window::BackupPoint;
+
+/// A hole, and the base backups around it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub(super) timeline: TimelineId,
+    pub(super) hole: Hole,
+    /// The newest that is consistent before it.
+    pub(super) before: Option<BackupPoint>,
+    /// The oldest that begins behind it.
+    pub(super) after: Option<BackupPoint>,
+}
+
+/// A base backup whose own WAL is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Incomplete {
+    pub(super) backup: BackupPoint,
+    pub(super) missing: SegmentName,
+    pub(super) damaged: bool,
+}
+
+/// WAL that was there once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shorter {
+    pub(super) before: WalEnd,
+    pub(super) until: Lsn,
+    /// The first segment that is not there any more.
+    pub(super) missing: SegmentName,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Gaps {
+    pub(super) holes: Vec<Gap>,
+    pub(super) incomplete: Vec<Incomplete>,
+    pub(super) shorter: Vec<Shorter>,
+    pub(super) forks: Vec<Fork>,
+    /// To be remembered.
+    pub(super) ends: Vec<WalEnd>,
+}
+
+/// What is known of one system identifier's WAL. The listing holds only what nothing is known against.
+pub(super) struct Known<'a> {
+    pub(super) system: SystemId,
+    pub(super) listing: &'a WalListing,
+    pub(super) size: SegmentSize,
+    pub(super) points: &'a [BackupPoint],
+    pub(super) histories: &'a BTreeMap<TimelineId, History>,
+    /// What was taken out of the listing.
+    pub(super) bad: &'a [Content],
+    pub(super) memory: &'a Memory,
+    pub(super) now: Timestamp,
+}
+
+impl Known<'_> {
+    fn path(&self, timeline: TimelineId) -> TimelinePath {
+        let known = self.histories.get(&timeline).cloned();
+        known.unwrap_or_else(|| History::without_ancestors(timeline)).path()
+    }
+
+    /// Everything.
+    pub(super) fn all(&self) -> Gaps {
+        let mut gaps = self.own(self.points);
+        let mut seen: BTreeSet<SegmentName> = BTreeSet::new();
+        let mut timelines = self.listing.timelines();
+        timelines.extend(self.points.iter().map(|point| point.timeline));
+        for timeline in timelines {
+            for gap in self.timeline(timeline) {
+                if seen.insert(gap.hole.first_missing) {
+                    gaps.holes.push(gap);
+                }
+            }
+            self.end(timeline, &mut gaps);
+        }
+        let segments = |fork: &Fork| SegmentName::parse(&fork.file).is_some();
+        gaps.forks = continuity::forks(self.listing).into_iter().filter(segments).collect();
+        gaps
+    }
+
+    /// These backups' own WAL.
+    pub(super) fn own(&self, points: &[BackupPoint]) -> Gaps {
+        let incomplete = points.iter().filter_map(|point| {
+            let path = self.path(point.timeline);
+            let reach = continuity::reach(self.listing, self.size, &path, point.start_lsn);
+            (reach.end < point.stop_lsn).then(|| {
+                let missing = SegmentName::containing(point.timeline, reach.end, self.size);
+                let file = crate::model::WalFileName::Segment(missing);
+                let damaged = !self.listing.objects(file).is_empty()
+                    || self.bad.iter().any(|content| content.segment() == Some(missing));
+                Incomplete { backup: point.clone(), missing, damaged }
+            })
+        });
+        Gaps { incomplete: incomplete.collect(), ..Gaps::default() }
+    }
+
+    fn timeline(&self, timeline: TimelineId) -> Vec<Gap> {
+        let path = self.path(timeline);
+        let mut on_path: Vec<&BackupPoint> =
+            self.points.iter().filter(|point| path.contains(point.timeline, point.stop_lsn)).collect();
+        on_path.sort_by_key(|point| (point.start_lsn, point.stop_lsn));
+        let mut gaps = Vec::new();
+        // WAL before the oldest base backup leads nowhere.
+        let Some(mut start) = on_path.first().map(|point| point.start_lsn) else { return gaps };
+        while let Stop::Hole(hole) = continuity::reach(self.listing, self.size, &path, start).stop {
+            let to = hole.to.filter(|to| *to > start);
+            let before = on_path.iter().filter(|p| p.stop_lsn <= hole.from).max_by_key(|p| p.stop_lsn);
+            let after = on_path.iter().find(|p| to.is_some_and(|to| p.start_lsn >= to));
+            let (before, after) = (before.map(|p| (*p).clone()), after.map(|p| (*p).clone()));
+            let damaged = hole.damaged
+                || self.bad.iter().any(|content| content.segment() == Some(hole.first_missing));
+            gaps.push(Gap { timeline, hole: Hole { damaged, ..hole }, before, after });
+            match to {
+                Some(to) => start = to,
+                None => break,
+            }
+        }
+        gaps
+    }
+
+    /// Where WAL ends, and whether it went further once.
+    fn end(&self, timeline: TimelineId, gaps: &mut Gaps) {
+        let until = continuity::runs(self.listing, timeline, self.size).last().map_or(Lsn::ZERO, |r| r.until);
+        let before = self.memory.wal_end(self.system, timeline);
+        let known_bad = |content: &Content| {
+            content.segment().is_some_and(|s| s.timeline == timeline && s.end(self.size) > until)
+        };
+        match before {
+            // What is damaged now is told as that, and still expected back.
+            Some(before) if before.until > until => {
+                if !self.bad.iter().any(known_bad) {
+                    let missing = SegmentName::containing(timeline, until, self.size);
+                    gaps.shorter.push(Shorter { before: *before, until, missing });
+                }
+                gaps.ends.push(*before);
+            }
+            _ if until.is_zero() => {}
+            _ => gaps.ends.push(WalEnd { system: self.system, timeline, until, seen_at: self.now }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BackupId, BackupKind, ShortDigest, WalFileName};
+    use crate::repository::keys::wal::WalObjectName;
+    use crate::repository::wal_listing::tests::listing;
+
+    const SIZE: SegmentSize = SegmentSize::DEFAULT;
+    const DIGEST: ShortDigest = ShortDigest([7; 16]);
+
+    fn at(number: u64, offset: u64) -> Lsn {
+        Lsn(number * SIZE.bytes() + offset)
+    }
+    fn name(timeline: u32, number: u64) -> SegmentName {
+        SegmentName::numbered(TimelineId(timeline), number, SIZE)
+    }
+    fn whole(timeline: u32, numbers: impl IntoIterator<Item = u64>) -> Vec<WalObjectName> {
+        let one = |n| WalObjectName::Segment { segment: name(timeline, n), digest: DIGEST };
+        numbers.into_iter().map(one).collect()
+    }
+    fn backup(number: u64) -> BackupPoint {
+        let start: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
+        let stop_time = start.plus(std::time::Duration::from_secs(number * 60));
+        BackupPoint {
+            id: BackupId::new(stop_time, BackupKind::Full, 0),
+            timeline: TimelineId(1),
+            start_lsn: at(number, 40),
+            stop_lsn: at(number, 400),
+            stop_time,
+        }
+    }
+    fn look(names: &[WalObjectName], points: &[BackupPoint], bad: &[Content], memory: &Memory) -> Gaps {
+        let mut listing = listing(names);
+        for content in bad {
+            content.forget(&mut listing);
+        }
+        let now = "2026-11-22T00:00:00Z".parse().unwrap();
+        let (system, histories) = (SystemId(1), BTreeMap::new());
+        let known =
+            Known { system, listing: &listing, size: SIZE, points, histories: &histories, bad, memory, now };
+        known.all()
+    }
+
+    #[test]
+    fn wal_without_a_hole_behind_the_oldest_backup_is_whole() {
+        let mut names = whole(1, 0..=1);
+        names.extend(whole(1, 3..=9));
+        let gaps = look(&names, &[backup(3), backup(6)], &[], &Memory::default());
+        assert_eq!((gaps.holes.len(), gaps.incomplete.len(), gaps.shorter.len()), (0, 0, 0));
+        assert_eq!(gaps.ends.iter().map(|end| end.until).collect::<Vec<_>>(), [at(10, 0)]);
+    }
+
+    #[test]
+    fn every_hole_is_found_with_the_backups_around_it() {
+        let mut names = whole(1, 3..=4);
+        names.extend(whole(1, 6..=6));
+        names.extend(whole(1, 8..=9));
+        let gaps = look(&names, &[backup(3), backup(8)], &[], &Memory::default());
+        let seen: Vec<_> = gaps.holes.iter().map(|g| (g.hole.first_missing, g.hole.damaged)).collect();
+        assert_eq!(seen, [(name(1, 5), false), (name(1, 7), false)]);
+        assert_eq!(gaps.holes[0].before, Some(backup(3)));
+        assert_eq!(gaps.holes[1].after, Some(backup(8)));
+    }
+
+    #[test]
+    fn a_damaged_segment_is_a_hole_and_takes_a_backup_that_needs_it_along() {
+        let bad = Content::File(WalFileName::Segment(name(1, 3)), DIGEST);
+        let gaps = look(&whole(1, 2..=9), &[backup(3)], &[bad], &Memory::default());
+        assert_eq!(gaps.incomplete[0].missing, name(1, 3));
+        assert!(gaps.incomplete[0].damaged && gaps.holes[0].hole.damaged);
+    }
+
+    #[test]
+    fn a_backup_whose_last_segment_never_came_is_incomplete() {
+        let mut late = backup(3);
+        late.stop_lsn = at(4, 8);
+        let gaps = look(&whole(1, 2..=3), &[late.clone()], &[], &Memory::default());
+        assert_eq!(gaps.incomplete, [Incomplete { backup: late, missing: name(1, 4), damaged: false }]);
+    }
+
+    #[test]
+    fn an_end_that_moved_back_is_told_until_the_wal_is_there_again() {
+        let first = look(&whole(1, 2..=9), &[backup(3)], &[], &Memory::default());
+        let memory = Memory { wal_ends: first.ends, ..Memory::default() };
+        let again = look(&whole(1, 2..=8), &[backup(3)], &[], &memory);
+        assert_eq!(again.shorter.len(), 1);
+        assert_eq!(again.ends, memory.wal_ends, "it is still expected");
+        let bad = Content::File(WalFileName::Segment(name(1, 9)), DIGEST);
+        assert_eq!(look(&whole(1, 2..=9), &[backup(3)], &[bad], &memory).shorter.len(), 0);
+        assert_eq!(look(&whole(1, 2..=11), &[backup(3)], &[], &memory).shorter.len(), 0);
+    }
+}

@@ -1,0 +1,175 @@
+//! What something wrong means, and for which restores. Pure.
+
+use super::gaps::{Gap, Incomplete, Shorter};
+use super::records::{About, Survey, Wrong};
+use super::wal::Content;
+use crate::model::{BackupId, BackupKind, SystemId, Timestamp, WalFileName};
+use crate::repository::catalog::CatalogEntry;
+use crate::repository::keys::backup;
+use crate::repository::record::BackupRecord;
+
+/// Says what each finding means, from what a repository holds.
+pub(super) struct Impact<'a> {
+    pub(super) survey: &'a Survey,
+    /// Backups that no restore can use any more.
+    pub(super) lost: &'a [BackupId],
+}
+
+impl Impact<'_> {
+    pub(super) fn of(&self, wrong: &Wrong) -> String {
+        match &wrong.about {
+            About::Repository => "restores do not need it; `pgkeep init` writes it again".to_owned(),
+            About::System(id) => format!(
+                "WAL of system identifier {id} is archived and restored by what this says; `pgkeep init` on its server \
+                 writes it again where it is missing"
+            ),
+            About::Mark => "what it says of the backup is not believed".to_owned(),
+            About::DamageMark(_, segment) => format!(
+                "it makes {segment} count as damaged: restores end before it unless another content is there"
+            ),
+            About::Wal(system, content) => self.wal(*system, *content),
+            About::Backup(id, None) => match self.survey.by_id(id) {
+                Some(entry) => format!("no restore uses this backup{}", self.instead(&entry.record)),
+                None => format!("no restore uses this backup{}", self.other_of_kind(id)),
+            },
+            About::Backup(id, Some(key)) => match self.survey.by_id(id) {
+                Some(entry) => self.object(&entry.record, key),
+                None => String::new(),
+            },
+        }
+    }
+
+    fn object(&self, record: &BackupRecord, key: &str) -> String {
+        let instead = self.instead(record);
+        if record.kind.is_base() {
+            return if backup::is_manifest(key) {
+                "a restore from this backup does not read it; pg_verifybackup does".to_owned()
+            } else if backup::is_config(key) {
+                "the data come back; the configuration from outside the data directory does not".to_owned()
+            } else {
+                format!("no restore from {}{instead}", record.id)
+            };
+        }
+        match key.split('/').next().unwrap_or(key) {
+            "dump" => format!("this database cannot be restored from {}{instead}", record.id),
+            "csv" => format!("the rows of this table cannot be taken from {}{instead}", record.id),
+            "schema" => "the readable schema of this database is lost".to_owned(),
+            area if area.starts_with("globals") => {
+                format!("roles and tablespaces cannot be taken from {}{instead}", record.id)
+            }
+            _ => format!("`pgkeep restore database` cannot use {}{instead}", record.id),
+        }
+    }
+
+    /// Which backup stands in for this one.
+    fn instead(&self, record: &BackupRecord) -> String {
+        let good = |entry: &&CatalogEntry| {
+            entry.record.id != record.id
+                && !self.lost.contains(&entry.record.id)
+                && entry.record.system_identifier == record.system_identifier
+        };
+        let same = |entry: &&CatalogEntry| {
+            if record.kind.is_base() { entry.record.kind.is_base() } else { entry.record.kind == record.kind }
+        };
+        let mut others: Vec<(Timestamp, &BackupId)> =
+            self.survey.trusted().filter(good).filter(same).map(|e| (moment(&e.record), &e.record.id)).collect();
+        others.sort();
+        let mine = moment(record);
+        let older = others.iter().rev().find(|(at, _)| *at < mine);
+        let newer = others.iter().find(|(at, _)| *at > mine);
+        if !record.kind.is_base() {
+            return match newer.or(older) {
+                Some((at, id)) => format!("; the nearest other one is {id} of {}", at.human()),
+                None => format!("; there is no other {} here", record.kind),
+            };
+        }
+        match (older, newer) {
+            (Some((_, older)), _) => {
+                format!("; moments after {} are reached from {older} with more WAL to replay", mine.human())
+            }
+            (None, Some((at, newer))) => {
+                format!("; moments before {} ({newer}) cannot be restored from this repository", at.human())
+            }
+            (None, None) => "; there is no other base backup here, so nothing can be restored from it".to_owned(),
+        }
+    }
+
+    /// Of a backup whose record cannot be read.
+    fn other_of_kind(&self, id: &BackupId) -> String {
+        let kind = |other: BackupKind| if id.kind().is_base() { other.is_base() } else { other == id.kind() };
+        let others = self.survey.trusted().filter(|e| kind(e.record.kind) && !self.lost.contains(&e.record.id));
+        let others: Vec<&BackupId> = others.map(|e| &e.record.id).filter(|other| *other != id).collect();
+        let older = others.iter().filter(|other| **other < id).max();
+        match older.or_else(|| others.iter().min()) {
+            Some(other) => format!("; the nearest other one is {other}"),
+            None => format!("; there is no other {} backup here", id.kind()),
+        }
+    }
+
+    fn wal(&self, system: SystemId, content: Content) -> String {
+        match content {
+            Content::File(WalFileName::History(timeline), _) => format!(
+                "restores along timeline {timeline} cannot be planned: it says where that timeline left its parent"
+            ),
+            Content::File(WalFileName::BackupHistory(..), _) => "no restore needs it".to_owned(),
+            Content::File(WalFileName::Partial(segment), _) => {
+                format!("the end of timeline {} cannot be replayed", segment.timeline)
+            }
+            Content::File(WalFileName::Segment(segment), _) | Content::Head { segment, .. } => {
+                let bases = self.survey.trusted().filter(|e| e.record.system_identifier == system);
+                let needs = bases.filter(|e| {
+                    e.record.base.as_ref().is_some_and(|b| {
+                        let (size, number) = (b.wal_segment_bytes, segment.number(b.wal_segment_bytes));
+                        segment.timeline == b.timeline
+                            && (b.wal_first.number(size)..=b.wal_last.number(size)).contains(&number)
+                    })
+                });
+                let ids: Vec<&str> = needs.map(|e| e.record.id.as_str()).collect();
+                match ids.as_slice() {
+                    [] => "restores cannot replay past it".to_owned(),
+                    ids => format!("{} needs it to be consistent", ids.join(", ")),
+                }
+            }
+        }
+    }
+}
+
+/// By which backups of a kind follow each other: the database's clock, where a record has it.
+fn moment(record: &BackupRecord) -> Timestamp {
+    let base = record.base.as_ref().map(|base| base.stop_time);
+    base.or(record.logical.as_ref().map(|logical| logical.snapshot_at)).unwrap_or(record.started_at)
+}
+
+/// Seen, and what it means.
+pub(super) fn of_gap(gap: &Gap) -> (String, String) {
+    let hole = &gap.hole;
+    let why = if hole.damaged { "is damaged" } else { "is missing" };
+    let next = match hole.next {
+        Some(next) => format!("WAL goes on with {next}"),
+        None => "WAL behind it cannot be reached".to_owned(),
+    };
+    let ends = match &gap.before {
+        Some(before) => format!("a restore from {} ends at {}", before.id, hole.from),
+        None => format!("no restore reaches {}", hole.from),
+    };
+    let after = match &gap.after {
+        Some(after) => {
+            format!("the moments from there until {} ({}) are lost here", after.stop_time.human(), after.id)
+        }
+        None => "nothing behind it can be restored from here until a new base backup is taken".to_owned(),
+    };
+    (format!("it {why}; {next}"), format!("{ends}, and {after}"))
+}
+
+pub(super) fn of_incomplete(incomplete: &Incomplete) -> (String, String) {
+    let why = if incomplete.damaged { "is damaged" } else { "is not there" };
+    let what = format!("it needs {}, which {why}", incomplete.missing);
+    let stop = incomplete.backup.stop_lsn;
+    (what, format!("it cannot be made consistent (at {stop}): no restore from it out of this repository"))
+}
+
+pub(super) fn of_shorter(shorter: &Shorter) -> (String, String) {
+    let Shorter { before, until, .. } = shorter;
+    let what = format!("WAL ends at {until}, and on {} it reached {}", before.seen_at.human(), before.until);
+    (what, "the commits between the two cannot be restored from this repository".to_owned())
+}
