@@ -11,7 +11,7 @@ use super::records::{About, Survey, Wrong};
 use super::run::{Cx, Run};
 use super::wal::{Content, WalHoldings, WalItem};
 use crate::error::{Code, Error, Result};
-use crate::model::{BackupId, SegmentName, TimelineId, Timestamp, WalFileName};
+use crate::model::{BackupId, SegmentName, SystemId, TimelineId, Timestamp, WalFileName};
 use crate::postgres::history::History;
 use crate::repository::catalog::CatalogEntry;
 use crate::repository::continuity::Hole;
@@ -50,14 +50,16 @@ impl Run<'_> {
         let mut lasting: Option<Vec<Hole>> = None;
         loop {
             self.wal = self.load_wal().await?;
-            let mut gaps = BTreeMap::new();
+            let mut gaps: BTreeMap<SystemId, Gaps> = BTreeMap::new();
             for wal in &mut self.wal {
                 let found = look_at(cx, wal, &self.survey, &self.wrong, &self.before).await?;
                 gaps.insert(wal.root.system, found);
             }
             if let Some(lasting) = &lasting {
                 let lasts = |gap: &Gap| lasting.iter().any(|hole| within(&gap.hole, hole));
-                gaps.values_mut().for_each(|g: &mut Gaps| g.holes.retain(lasts));
+                for found in gaps.values_mut() {
+                    found.holes.retain(lasts);
+                }
             }
             lasting = Some(gaps.values().flat_map(|g| g.holes.iter().map(|gap| gap.hole.clone())).collect());
             let clean = gaps.values().all(|g: &Gaps| g.holes.is_empty() && g.incomplete.is_empty());
