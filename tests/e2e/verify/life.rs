@@ -49,7 +49,7 @@ fn a_mark_follows_what_becomes_of_a_backup() {
     let id = fill(&env);
     let marks = || {
         let keys = env.repo().list_under(&format!("main/marks/{id}/"));
-        keys.into_iter().filter(|k| k.ends_with(".json")).map(|k| k.split_once('-').unwrap().1.to_owned()).collect::<Vec<_>>()
+        keys.into_iter().filter(|k| !k.contains(".minisig")).map(|k| k.split_once('-').unwrap().1.to_owned()).collect::<Vec<_>>()
     };
     verify(&env.pgkeep, &[]).assert_clean();
     verify(&env.pgkeep, &[]).assert_clean();
@@ -122,7 +122,7 @@ fn one_that_is_ended_goes_on_where_it_was() {
     running.signal(Signal::SIGCONT);
     let ran = running.wait();
     assert_eq!(ran.code, Some(1), "{ran}");
-    let report = env.repo().list_under("main/reports/").into_iter().find(|k| k.ends_with(".json")).unwrap();
+    let report = env.repo().list_under("main/reports/").into_iter().find(|k| !k.contains(".minisig")).unwrap();
     let report: serde_json::Value = serde_json::from_slice(&env.repo().read(&report)).unwrap();
     let (read, complete) = (report["counts"]["bytes"].as_u64().unwrap(), &report["complete"]);
     assert!(read > 0 && complete == false, "{report:#}");
