@@ -91,13 +91,18 @@ pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
 fn conclude(done: Report) -> Result<Outcome> {
     let findings = done.findings().count();
     if findings > 0 {
-        let things = if findings == 1 { "1 thing is wrong".to_owned() } else { format!("{findings} things are wrong") };
+        let things = if findings == 1 {
+            "1 thing is wrong".to_owned()
+        } else {
+            format!("{findings} things are wrong")
+        };
         let keys = done.findings().all(|f| f.kind == crate::verify::integrity::Kind::WrongKey);
         let mut error = Error::new(Code::RepositoryDamaged, things);
         if keys {
             error = error.see("key-lost.md");
         } else if done.repositories.len() > 1 || !done.unavailable.is_empty() {
-            error = error.hint("`pgkeep verify --heal` brings from another repository what that one has whole");
+            error =
+                error.hint("`pgkeep verify --heal` brings from another repository what that one has whole");
         }
         report::to_stderr(&report::error_text(&error));
     }
@@ -106,8 +111,12 @@ fn conclude(done: Report) -> Result<Outcome> {
         report::to_stderr(&format!("WARNING: {kind} repository {name} was not looked at: {error}"));
     }
     let mut broken = done.repositories.into_iter().filter_map(|r| Some((r.name, r.interrupted?)));
-    let down = done.unavailable.into_iter().filter(|(_, required, _)| *required).map(|(name, _, e)| (name, e));
-    match broken.next().or_else(|| { let mut down = down; down.next() }) {
+    let down =
+        done.unavailable.into_iter().filter(|(_, required, _)| *required).map(|(name, _, e)| (name, e));
+    match broken.next().or_else(|| {
+        let mut down = down;
+        down.next()
+    }) {
         Some((name, error)) if findings == 0 => {
             Err(error.while_doing(format!("the look at {name} did not come to its end")))
         }

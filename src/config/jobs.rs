@@ -11,9 +11,7 @@ use super::dump;
 use super::reader::Section;
 use super::schedule::Schedule;
 use super::sections::NAME_RULE;
-use crate::model::{
-    BackupKind, ClusterName, DatabasePattern, JobName, RepoName, TableFilter, TablePattern,
-};
+use crate::model::{BackupKind, ClusterName, DatabasePattern, JobName, RepoName, TableFilter, TablePattern};
 
 /// A `[[job]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]

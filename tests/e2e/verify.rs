@@ -38,7 +38,8 @@ impl Said {
     /// Kind, key and the whole text of each finding.
     pub fn findings(&self) -> Vec<(String, String, String)> {
         let repositories = self.json["repositories"].as_array().cloned().unwrap_or_default();
-        let findings = repositories.iter().flat_map(|r| r["findings"].as_array().cloned().unwrap_or_default());
+        let findings =
+            repositories.iter().flat_map(|r| r["findings"].as_array().cloned().unwrap_or_default());
         findings
             .map(|f| {
                 let text = |name: &str| f[name].as_str().unwrap_or_default().to_owned();
@@ -82,7 +83,8 @@ pub fn fill(env: &TestEnv) -> String {
 
 /// The archived segments behind the first base backup, in order: their names and keys.
 pub fn segments(store: &RawStore) -> Vec<(String, String)> {
-    let record = store.list().into_iter().find(|k| k.contains("-full-") && k.ends_with("/backup.json")).unwrap();
+    let record =
+        store.list().into_iter().find(|k| k.contains("-full-") && k.ends_with("/backup.json")).unwrap();
     let record: Value = serde_json::from_slice(&store.read(&record)).unwrap();
     let last = record["wal_last"].as_str().unwrap().to_owned();
     let named = store.list().into_iter().filter(|key| key.contains("/wal/")).filter_map(|key| {

@@ -137,7 +137,11 @@ fn a_verification_makes_no_backup_and_has_keys_of_its_own() {
     let repository = RepoName::parse("us");
     let work = VerifyWork { repository, budget: Some(50 << 30), deep: true, heal: true };
     assert_eq!(job(all).unwrap().remove(0).work, JobWork::Verify(work));
-    for wrong in ["kind = \"full\"\ndeep = true", "kind = \"verify\"\ndatabases = [\"a\"]", "kind = \"verify\"\nrepository = \"A B\""] {
+    for wrong in [
+        "kind = \"full\"\ndeep = true",
+        "kind = \"verify\"\ndatabases = [\"a\"]",
+        "kind = \"verify\"\nrepository = \"A B\"",
+    ] {
         assert!(job(wrong).is_err(), "{wrong}");
     }
 }

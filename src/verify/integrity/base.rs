@@ -84,7 +84,10 @@ impl BaseFacts {
                 Some(member) if member.size == file.size => member.sha256 = Some(file.sha256),
                 Some(member) => {
                     let (name, has) = (file.name.lossy(), member.size);
-                    return wrong(format!("{name} has {} bytes in the manifest and {has} in its pack", file.size));
+                    return wrong(format!(
+                        "{name} has {} bytes in the manifest and {has} in its pack",
+                        file.size
+                    ));
                 }
                 None => return wrong(format!("the manifest has {}, and no pack", file.name.lossy())),
             }

@@ -115,8 +115,8 @@ impl Known<'_> {
             let before = on_path.iter().filter(|p| p.stop_lsn <= hole.from).max_by_key(|p| p.stop_lsn);
             let after = on_path.iter().find(|p| to.is_some_and(|to| p.start_lsn >= to));
             let (before, after) = (before.map(|p| (*p).clone()), after.map(|p| (*p).clone()));
-            let damaged = hole.damaged
-                || self.bad.iter().any(|content| content.segment() == Some(hole.first_missing));
+            let damaged =
+                hole.damaged || self.bad.iter().any(|content| content.segment() == Some(hole.first_missing));
             gaps.push(Gap { timeline, hole: Hole { damaged, ..hole }, before, after });
             match to {
                 Some(to) => start = to,

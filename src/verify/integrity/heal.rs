@@ -153,7 +153,9 @@ async fn record(cx: &Cx<'_>, id: &BackupId) -> Result<Option<Healed>> {
 /// Under its own name where that is free; beside it where something else is there.
 async fn put_beside(cx: &Cx<'_>, key: &str, bytes: Bytes) -> Result<String> {
     let place = target(cx, key, Digest(Sha256::digest(&bytes).into())).await?;
-    if place != key && storage::get_bytes(&*cx.repository.storage, key, LARGEST_SIGNATURE).await.is_ok_and(|b| b == bytes) {
+    if place != key
+        && storage::get_bytes(&*cx.repository.storage, key, LARGEST_SIGNATURE).await.is_ok_and(|b| b == bytes)
+    {
         return Ok(key.to_owned());
     }
     match cx.repository.storage.put(&place, bytes).await {
@@ -206,7 +208,8 @@ async fn wal(
     for other in &cx.others {
         let listing = match content.segment() {
             Some(s) => {
-                WalListing::load_file(&other.name, &*other.storage, &holdings.root, WalFileName::Segment(s)).await
+                WalListing::load_file(&other.name, &*other.storage, &holdings.root, WalFileName::Segment(s))
+                    .await
             }
             None => WalListing::load_histories(&other.name, &*other.storage, &holdings.root).await,
         };
@@ -294,7 +297,8 @@ fn missing(gaps: &Gaps, wal: &WalHoldings) -> Vec<SegmentName> {
     let own = gaps.incomplete.iter().map(|incomplete| incomplete.missing);
     let ends = gaps.shorter.iter().flat_map(|shorter| {
         let timeline = shorter.before.timeline;
-        let (from, to) = (size.number_of(shorter.until), size.number_of(crate::model::Lsn(shorter.before.until.0 - 1)));
+        let (from, to) =
+            (size.number_of(shorter.until), size.number_of(crate::model::Lsn(shorter.before.until.0 - 1)));
         (from..=to.min(from + LONGEST_HOLE)).map(move |number| SegmentName::numbered(timeline, number, size))
     });
     let mut all: Vec<SegmentName> = holes.chain(own).chain(ends).collect();
@@ -312,7 +316,9 @@ async fn segment_back(
     outcome: &mut Outcome,
 ) -> Result<bool> {
     let file = WalFileName::Segment(segment);
-    if holdings.listing.has_segment(segment) || outcome.healed.iter().any(|h| h.key.contains(&segment.to_string())) {
+    if holdings.listing.has_segment(segment)
+        || outcome.healed.iter().any(|h| h.key.contains(&segment.to_string()))
+    {
         return Ok(true);
     }
     for other in &cx.others {

@@ -71,8 +71,13 @@ impl Impact<'_> {
         let same = |entry: &&CatalogEntry| {
             if record.kind.is_base() { entry.record.kind.is_base() } else { entry.record.kind == record.kind }
         };
-        let mut others: Vec<(Timestamp, &BackupId)> =
-            self.survey.trusted().filter(good).filter(same).map(|e| (moment(&e.record), &e.record.id)).collect();
+        let mut others: Vec<(Timestamp, &BackupId)> = self
+            .survey
+            .trusted()
+            .filter(good)
+            .filter(same)
+            .map(|e| (moment(&e.record), &e.record.id))
+            .collect();
         others.sort();
         let mine = moment(record);
         let older = others.iter().rev().find(|(at, _)| *at < mine);
@@ -90,14 +95,17 @@ impl Impact<'_> {
             (None, Some((at, newer))) => {
                 format!("; moments before {} ({newer}) cannot be restored from this repository", at.human())
             }
-            (None, None) => "; there is no other base backup here, so nothing can be restored from it".to_owned(),
+            (None, None) => {
+                "; there is no other base backup here, so nothing can be restored from it".to_owned()
+            }
         }
     }
 
     /// Of a backup whose record cannot be read.
     fn other_of_kind(&self, id: &BackupId) -> String {
         let kind = |other: BackupKind| if id.kind().is_base() { other.is_base() } else { other == id.kind() };
-        let others = self.survey.trusted().filter(|e| kind(e.record.kind) && !self.lost.contains(&e.record.id));
+        let others =
+            self.survey.trusted().filter(|e| kind(e.record.kind) && !self.lost.contains(&e.record.id));
         let others: Vec<&BackupId> = others.map(|e| &e.record.id).filter(|other| *other != id).collect();
         let older = others.iter().filter(|other| **other < id).max();
         match older.or_else(|| others.iter().min()) {

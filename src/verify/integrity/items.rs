@@ -106,13 +106,15 @@ impl BackupCheck {
 
     /// Every stream whose objects are all there.
     pub(super) fn items(self: &Arc<Self>, absent: &BTreeSet<String>) -> Vec<Item> {
-        let continued = |key: &str| key.rsplit_once(".part").is_some_and(|(stem, _)| self.record.object(stem).is_some());
+        let continued =
+            |key: &str| key.rsplit_once(".part").is_some_and(|(stem, _)| self.record.object(stem).is_some());
         let heads = self.record.objects.iter().filter(|entry| !continued(&entry.key));
         let streams = heads.map(|entry| {
             let parts: Vec<ObjectEntry> = self.record.parts(&entry.key).into_iter().cloned().collect();
             StreamItem { check: Arc::clone(self), key: self.whole(&entry.key), parts }
         });
-        let there = |item: &StreamItem| item.parts.iter().all(|part| !absent.contains(&self.whole(&part.key)));
+        let there =
+            |item: &StreamItem| item.parts.iter().all(|part| !absent.contains(&self.whole(&part.key)));
         streams.filter(there).map(Item::Stream).collect()
     }
 
@@ -154,14 +156,20 @@ impl BackupCheck {
             Err(Trouble::Wrong(..)) => Arc::new(Facts::Unknown),
             Ok(facts) => facts,
         };
-        self.stored(repository, watch, parts, Opening::With(identities.as_deref()), |mut opened| match &*facts {
-            Facts::Base(base) if backup::is_pack(key) => base.check_pack(key, opened, &place),
-            Facts::Logical(logical) => logical.check(key, opened),
-            Facts::Base(_) | Facts::Unknown => {
-                drain(&mut opened)?;
-                Ok(())
-            }
-        })
+        self.stored(
+            repository,
+            watch,
+            parts,
+            Opening::With(identities.as_deref()),
+            |mut opened| match &*facts {
+                Facts::Base(base) if backup::is_pack(key) => base.check_pack(key, opened, &place),
+                Facts::Logical(logical) => logical.check(key, opened),
+                Facts::Base(_) | Facts::Unknown => {
+                    drain(&mut opened)?;
+                    Ok(())
+                }
+            },
+        )
     }
 
     /// What index and manifest say; read once.

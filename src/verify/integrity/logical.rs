@@ -25,7 +25,10 @@ impl LogicalFacts {
         let index = LogicalIndex::read(&mut opened, place)?;
         drain(&mut opened)?;
         if index.kind != record.kind {
-            return Err(Trouble::wrong(Kind::Inconsistent, format!("it is the index of a {} backup", index.kind)));
+            return Err(Trouble::wrong(
+                Kind::Inconsistent,
+                format!("it is the index of a {} backup", index.kind),
+            ));
         }
         let mut facts = Self::default();
         let mut named: Vec<(&str, &str)> = Vec::new();

@@ -87,8 +87,7 @@ mod tests {
 
     #[test]
     fn damage_that_was_found_is_looked_at_again_whatever_the_budget() {
-        let all =
-            [candidate("a", 8, 1, true), candidate("b", 8, 1, true), candidate("c", 8, 0, false)];
+        let all = [candidate("a", 8, 1, true), candidate("b", 8, 1, true), candidate("c", 8, 0, false)];
         assert_eq!(chosen(&all, Some(10)), "ab");
     }
 }

@@ -145,9 +145,8 @@ pub(super) async fn mark(
     let now = cx.clock.now();
     let last = entry.marks.iter().rev().find(|mark| mark.mark == VERIFIED || mark.mark == FAILED);
     let word = if findings.is_empty() { VERIFIED } else { FAILED };
-    let said = last.is_some_and(|last| {
-        last.mark == word && (word == FAILED || now.since(last.at) < MARK_AGAIN)
-    });
+    let said =
+        last.is_some_and(|last| last.mark == word && (word == FAILED || now.since(last.at) < MARK_AGAIN));
     if said {
         return Ok(());
     }

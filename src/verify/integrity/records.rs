@@ -203,7 +203,9 @@ async fn systems(cx: &Cx<'_>, survey: &mut Survey) -> Result<()> {
         }
         if !survey.wrong.iter().any(|wrong| wrong.key == key) {
             let trouble = match there {
-                None => Trouble::wrong(Kind::Missing, "the document is not there, and backups are of this system"),
+                None => {
+                    Trouble::wrong(Kind::Missing, "the document is not there, and backups are of this system")
+                }
                 Some(_) => Trouble::wrong(Kind::Inconsistent, "it contradicts the signed records of backups"),
             };
             survey.add(&key, About::System(id), trouble)?;

@@ -42,10 +42,13 @@ impl Run<'_> {
         let there: BTreeSet<&str> = self.items.iter().map(Item::key).collect();
         let still = self.before.failed.iter().filter(|key| {
             let looked = read.contains(key.as_str());
-            !looked && (there.contains(key.as_str()) || !matches!(self.cx.scope, Scope::All) || !ran_to_its_end)
+            !looked
+                && (there.contains(key.as_str()) || !matches!(self.cx.scope, Scope::All) || !ran_to_its_end)
         });
         memory.failed = still.cloned().collect();
-        memory.failed.extend(self.wrong.iter().map(|w| w.key.clone()).filter(|key| read.contains(key.as_str())));
+        memory
+            .failed
+            .extend(self.wrong.iter().map(|w| w.key.clone()).filter(|key| read.contains(key.as_str())));
         memory.wal_ends.clone_from(&self.before.wal_ends);
         for end in self.gaps.values().flat_map(|gaps| &gaps.ends) {
             memory.wal_ends.retain(|old| (old.system, old.timeline) != (end.system, end.timeline));

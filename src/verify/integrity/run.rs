@@ -29,8 +29,8 @@ use crate::repository::keys::ROOT;
 use crate::repository::keys::wal::WalRoot;
 use crate::repository::signature::Trust;
 use crate::util::clock::Clock;
-use crate::util::{failpoint, human};
 use crate::util::progress::Progress;
+use crate::util::{failpoint, human};
 
 /// Objects read at once: enough to keep a core busy, few enough to leave the store to others.
 const WORKERS: usize = 2;
@@ -325,7 +325,8 @@ impl<'a> Run<'a> {
     async fn heal(&mut self) -> Result<()> {
         let cx = self.cx;
         cx.phase("healing");
-        let subject = heal::Subject { survey: &self.survey, wal: &self.wal, items: &self.items, gaps: &self.gaps };
+        let subject =
+            heal::Subject { survey: &self.survey, wal: &self.wal, items: &self.items, gaps: &self.gaps };
         let outcome = heal::heal(cx, &subject, &self.wrong).await?;
         self.wrong.retain(|wrong| !outcome.mended.contains(&wrong.key));
         self.report.notes.extend(outcome.notes);
@@ -346,7 +347,8 @@ impl<'a> Run<'a> {
             .collect();
         let impact = Impact { survey: &self.survey, lost: &lost };
         let repository = &self.cx.repository.name;
-        let mut findings: Vec<Finding> = self.wrong.iter().map(|w| finding(self.cx, w, impact.of(w))).collect();
+        let mut findings: Vec<Finding> =
+            self.wrong.iter().map(|w| finding(self.cx, w, impact.of(w))).collect();
         for (system, gaps) in &self.gaps {
             let root = WalRoot::new(self.cx.cluster, *system);
             findings.extend(of_gaps(gaps, &root).map(|(kind, key, backup, (what, means))| Finding {
@@ -358,7 +360,9 @@ impl<'a> Run<'a> {
                 means,
             }));
         }
-        findings.sort_by(|a, b| (a.backup.is_none(), &a.backup, &a.key).cmp(&(b.backup.is_none(), &b.backup, &b.key)));
+        findings.sort_by(|a, b| {
+            (a.backup.is_none(), &a.backup, &a.key).cmp(&(b.backup.is_none(), &b.backup, &b.key))
+        });
         self.report.findings = findings;
         let mut complete: BTreeMap<&str, bool> = BTreeMap::new();
         for (at, item) in self.items.iter().enumerate() {
@@ -423,6 +427,7 @@ async fn second_look(cx: &Cx<'_>, item: &Item, error: Error) -> Checked<()> {
 
 fn wrong_key(cx: &Cx<'_>, entry: &CatalogEntry) -> Wrong {
     let key = crate::repository::keys::backup::record(cx.cluster, &entry.record.id);
-    let what = format!("no identity here opens it; it is encrypted to {}", entry.record.recipients.join(", "));
+    let what =
+        format!("no identity here opens it; it is encrypted to {}", entry.record.recipients.join(", "));
     Wrong { kind: Kind::WrongKey, key, about: About::Backup(entry.record.id.clone(), None), what }
 }

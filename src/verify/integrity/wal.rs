@@ -50,9 +50,8 @@ impl Content {
     /// The segment that it is of; None for a history file.
     pub(super) fn segment(self) -> Option<SegmentName> {
         match self {
-            Self::File(WalFileName::Segment(s) | WalFileName::Partial(s), _) | Self::Head { segment: s, .. } => {
-                Some(s)
-            }
+            Self::File(WalFileName::Segment(s) | WalFileName::Partial(s), _)
+            | Self::Head { segment: s, .. } => Some(s),
             Self::File(..) => None,
         }
     }
@@ -138,9 +137,7 @@ impl WalItem {
         let mut look = Look::new(self, deep);
         let mut piece = vec![0; PIECE];
         loop {
-            let n = plain
-                .read(&mut piece)
-                .map_err(|e| from_io("the object cannot be opened", key, e))?;
+            let n = plain.read(&mut piece).map_err(|e| from_io("the object cannot be opened", key, e))?;
             if n == 0 {
                 return look.finish();
             }
@@ -237,9 +234,10 @@ impl<'i> Look<'i> {
         };
         let ours = self.item.document.system_identifier;
         match PageHeader::parse(&self.head).filter(|h| h.major().is_some()).and_then(|h| h.identity) {
-            Some(identity) if from_start && identity.system != ours => {
-                Err(Trouble::wrong(Kind::Foreign, format!("it is WAL of system identifier {}", identity.system)))
-            }
+            Some(identity) if from_start && identity.system != ours => Err(Trouble::wrong(
+                Kind::Foreign,
+                format!("it is WAL of system identifier {}", identity.system),
+            )),
             _ => Ok(()),
         }
     }

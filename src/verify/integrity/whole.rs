@@ -90,16 +90,16 @@ fn within(hole: &Hole, other: &Hole) -> bool {
 /// What a look at the whole found.
 pub(super) fn of_gaps<'g>(gaps: &'g Gaps, root: &'g WalRoot) -> impl Iterator<Item = GapFinding> + 'g {
     let key = |segment: SegmentName| format!("{}{segment}", root.log_prefix(segment));
-    let holes = gaps.holes.iter().map(move |gap| {
-        (Kind::WalHole, key(gap.hole.first_missing), None, impact::of_gap(gap))
-    });
+    let holes = gaps
+        .holes
+        .iter()
+        .map(move |gap| (Kind::WalHole, key(gap.hole.first_missing), None, impact::of_gap(gap)));
     let incomplete = gaps.incomplete.iter().map(|i| {
         let id = i.backup.id.clone();
         (Kind::WalIncomplete, id.to_string(), Some(id), impact::of_incomplete(i))
     });
-    let shorter = gaps.shorter.iter().map(move |s| {
-        (Kind::WalShorter, key(s.missing), None, impact::of_shorter(s))
-    });
+    let shorter =
+        gaps.shorter.iter().map(move |s| (Kind::WalShorter, key(s.missing), None, impact::of_shorter(s)));
     let forks = gaps.forks.iter().map(|fork| {
         let what = format!("it has {} contents: two servers archive into one place", fork.digests.len());
         let means = "a restore that needs it takes one of them, which may be the other server's".to_owned();

@@ -162,7 +162,8 @@ fn what_no_trusted_host_signed_is_no_backup_and_no_mark() {
     });
     assert!(!said.findings().is_empty() && said.code == 4, "{said:?}");
     // Of another backup, with a signature that is right for it.
-    let dump = env.repo().list().into_iter().find(|k| k.contains("-dump-") && k.ends_with("/backup.json")).unwrap();
+    let dump =
+        env.repo().list().into_iter().find(|k| k.contains("-dump-") && k.ends_with("/backup.json")).unwrap();
     let said = lab.after(&[], |store| {
         store.write(&record, &store.read(&dump));
         store.write(&signature, &store.read(&format!("{dump}.minisig")));
@@ -177,14 +178,12 @@ fn what_no_trusted_host_signed_is_no_backup_and_no_mark() {
     let (name, segment) = segments(env.repo())[1].clone();
     let damaged = segment.replace(".zst.age", ".damaged.json");
     let said = lab.after(&[], |store| {
-        store.write(
-            &damaged,
-            br#"{"lsn":"0/1","reason":"x","host":"h","found_at":"2026-11-21T02:00:00Z"}"#,
-        );
+        store.write(&damaged, br#"{"lsn":"0/1","reason":"x","host":"h","found_at":"2026-11-21T02:00:00Z"}"#);
     });
     said.names("untrusted", &damaged);
     said.names("wal-hole", &name);
-    let report = env.repo().list().into_iter().find(|k| k.contains("/reports/") && !k.contains(".minisig")).unwrap();
+    let report =
+        env.repo().list().into_iter().find(|k| k.contains("/reports/") && !k.contains(".minisig")).unwrap();
     lab.after(&[], |store| store.flip_a_bit(&report)).names("untrusted", &report);
     verify(&env.pgkeep, &[]).assert_clean();
 }

@@ -62,7 +62,9 @@ fn restores(env: &crate::support::TestEnv, name: &str) {
     env.pgkeep.run(["--repo", "eu", "restore", "--to", "latest", "--target-dir", to, "--yes"]).ok();
     assert_eq!(env.side(&dir).one("select count(*) from t"), "2203");
     env.pgkeep.run(["restore", "discard", "--yes", "--target-dir", to]).ok();
-    env.pgkeep.run(["--repo", "eu", "restore", "database", "postgres", "--from", "latest", "--as", name, "--yes"]).ok();
+    env.pgkeep
+        .run(["--repo", "eu", "restore", "database", "postgres", "--from", "latest", "--as", name, "--yes"])
+        .ok();
     assert_eq!(env.pg.session_in(name).one("select count(*) from t"), "2200");
 }
 

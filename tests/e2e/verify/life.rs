@@ -49,7 +49,10 @@ fn a_mark_follows_what_becomes_of_a_backup() {
     let id = fill(&env);
     let marks = || {
         let keys = env.repo().list_under(&format!("main/marks/{id}/"));
-        keys.into_iter().filter(|k| !k.contains(".minisig")).map(|k| k.split_once('-').unwrap().1.to_owned()).collect::<Vec<_>>()
+        keys.into_iter()
+            .filter(|k| !k.contains(".minisig"))
+            .map(|k| k.split_once('-').unwrap().1.to_owned())
+            .collect::<Vec<_>>()
     };
     verify(&env.pgkeep, &[]).assert_clean();
     verify(&env.pgkeep, &[]).assert_clean();
@@ -94,7 +97,9 @@ fn the_job_finds_damage_and_the_alert_names_it_with_its_page() {
     env.pgkeep.run(["jobs", "integrity"]).says(&dump);
     let open = || {
         let alerts = env.pgkeep.clone().global("--json").run(["alerts"]).stdout;
-        alerts.contains("repository-damaged") && alerts.contains(&dump) && alerts.contains("repository-damaged.md")
+        alerts.contains("repository-damaged")
+            && alerts.contains(&dump)
+            && alerts.contains("repository-damaged.md")
     };
     eventually("the alert", Duration::from_secs(20), open);
     // What was wrong and is right again ends it.
@@ -122,7 +127,8 @@ fn one_that_is_ended_goes_on_where_it_was() {
     running.signal(Signal::SIGCONT);
     let ran = running.wait();
     assert_eq!(ran.code, Some(1), "{ran}");
-    let report = env.repo().list_under("main/reports/").into_iter().find(|k| !k.contains(".minisig")).unwrap();
+    let report =
+        env.repo().list_under("main/reports/").into_iter().find(|k| !k.contains(".minisig")).unwrap();
     let report: serde_json::Value = serde_json::from_slice(&env.repo().read(&report)).unwrap();
     let (read, complete) = (report["counts"]["bytes"].as_u64().unwrap(), &report["complete"]);
     assert!(read > 0 && complete == false, "{report:#}");

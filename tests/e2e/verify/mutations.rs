@@ -106,13 +106,18 @@ fn every_mutation_that_changes_a_restore_is_found() {
         match ran.code {
             Some(0) => {
                 // Not accused: then nothing of a restore may have changed.
-                assert_eq!(yields(&env, &format!("round-{round}")), before, "round {round} of {seed:#x}: {what}");
+                assert_eq!(
+                    yields(&env, &format!("round-{round}")),
+                    before,
+                    "round {round} of {seed:#x}: {what}"
+                );
                 harmless.push(what);
             }
             // The root's own document cannot be read: nothing else is looked at.
             Some(1) if what.contains("pgkeep.json") => found += 1,
             Some(4) => {
-                let said = |name: &str| ran.stdout.lines().any(|l| l.starts_with("FINDING ") && l.contains(name));
+                let said =
+                    |name: &str| ran.stdout.lines().any(|l| l.starts_with("FINDING ") && l.contains(name));
                 // A signature is told as what it signs, a segment that is gone as the hole that it leaves.
                 let named = |key: &str| {
                     let file = key.rsplit('/').next().unwrap();

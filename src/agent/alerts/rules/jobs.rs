@@ -32,7 +32,9 @@ pub(super) fn findings(
             RunOutcome::Finding => {
                 let summary = format!("job {name}: the run of {began} found something wrong: {text}");
                 found.push(if job.kind == "verify" {
-                    of("repository-damaged").says(summary).mend(format!("pgkeep verify --cluster {}", job.cluster))
+                    of("repository-damaged")
+                        .says(summary)
+                        .mend(format!("pgkeep verify --cluster {}", job.cluster))
                 } else {
                     of("job-finding").says(summary)
                 });
