@@ -199,6 +199,11 @@ impl ConnInfo {
         dbname.clone_into(&mut self.dbname);
         self
     }
+    /// The same with settings for its sessions, as `options` has them.
+    pub fn with_options(mut self, options: &str) -> Self {
+        self.values.insert("options".to_owned(), options.to_owned());
+        self
+    }
     /// A server on a socket of this host, as a side instance offers it.
     pub fn socket(directory: &Path, port: u16, user: &str, dbname: &str) -> Self {
         Self {

@@ -199,6 +199,11 @@ pub fn comment_on_database(name: &str, comment: Option<&str>) -> String {
     format!("COMMENT ON DATABASE {} IS {comment}", quote_identifier(name))
 }
 
+/// A name for owners and grants, without any right.
+pub fn new_role(name: &str) -> String {
+    format!("CREATE ROLE {}", quote_identifier(name))
+}
+
 pub fn drop_role(name: &str) -> String {
     format!("DROP ROLE IF EXISTS {}", quote_identifier(name))
 }

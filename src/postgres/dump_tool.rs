@@ -104,6 +104,26 @@ impl DumpTool {
     }
 }
 
+/// Everything that tables may need and that is no table, as plain text on standard output: schemas, extensions, types,
+/// functions. No table is locked for it.
+pub fn definitions_without_tables(tools: &Tools, owner: &Owner, info: &ConnInfo) -> Run {
+    let run = tools.run("pg_dump", owner, LONGEST).args(["--no-password", "--encoding=UTF8"]);
+    let run =
+        run.args(["--section=pre-data", "--exclude-table=*.*", "--no-privileges", "--no-subscriptions"]);
+    run.with_connection(info, "pgkeep restore")
+}
+
+/// Runs a script from standard input, and goes on behind statements that fail.
+pub fn psql(tools: &Tools, owner: &Owner, info: &ConnInfo, within: Duration) -> Run {
+    let run = tools.run("psql", owner, within).args([
+        "--no-psqlrc",
+        "--quiet",
+        "--no-password",
+        "--set=VERBOSITY=terse",
+    ]);
+    run.args(["--output=/dev/null", "--file=-"]).with_connection(info, "pgkeep restore")
+}
+
 pub(super) trait WithConnection {
     /// `application` is what it calls itself, unless the connection has a name of its own.
     fn with_connection(self, info: &ConnInfo, application: &str) -> Self;

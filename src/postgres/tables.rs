@@ -9,7 +9,7 @@ mod facts;
 mod links;
 mod statements;
 
-pub use copy::{Copied, copy_rows};
+pub use copy::{Copied, copy_csv_in, copy_rows};
 pub use dependents::{Dependent, OtherDependent};
 pub use facts::{TableFacts, TableKind};
 pub use links::{Attachment, ForeignKey, Trigger};

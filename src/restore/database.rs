@@ -28,10 +28,10 @@
 
 mod count;
 mod execute;
-mod globals;
+pub(super) mod globals;
 pub mod leftovers;
-mod lists;
-mod load;
+pub(super) mod lists;
+pub(super) mod load;
 pub mod plan;
 pub mod prepare;
 mod publish;

@@ -54,6 +54,7 @@ pub const NAMES: &[&str] = &[
     "ship-before-answer",
     "ship-before-upload",
     "table-after-begin",
+    "table-after-build",
     "table-after-definitions",
     "table-after-rows",
     "table-after-side",

@@ -3,6 +3,7 @@
 mod altered;
 mod elsewhere;
 mod failures;
+mod from_backup;
 mod owner;
 mod plaintext;
 mod screens;

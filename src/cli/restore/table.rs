@@ -14,6 +14,7 @@ use crate::config::{ClusterConfig, Config};
 use crate::error::{Code, Error, Result};
 use crate::model::{BackupId, TableName, Target, Timestamp, table_name};
 use crate::postgres::{as_owner, privilege};
+use crate::restore::logical::Wanted;
 use crate::restore::production;
 use crate::restore::request::{Action, Place as RestorePlace, Request};
 use crate::restore::table::place::{self, Place};
@@ -34,6 +35,9 @@ pub struct Args {
     /// The moment: latest, a time (without a zone it is UTC; also "10 minutes ago"), lsn:…, xid:…, name:… or backup.
     #[arg(long, value_name = "TARGET")]
     to: Option<String>,
+    /// Instead of a moment: a dump or an export of tables, by its id, latest, or a time (the newest that is not younger).
+    #[arg(long, value_name = "ID|latest|TIME", conflicts_with_all = ["to", "backup", "after", "before", "timeline"])]
+    from: Option<String>,
     /// The database that the tables were in; without it that of the cluster's connection.
     #[arg(long, value_name = "DB")]
     database: Option<String>,
@@ -183,8 +187,12 @@ fn request(args: &Args, config: &Config, cluster: &ClusterConfig, now: Timestamp
 }
 
 fn source_of(args: &Args, work: &std::path::Path, now: Timestamp) -> Result<From> {
+    if let Some(text) = &args.from {
+        let (wanted, zone_assumed) = Wanted::parse(text, now)?;
+        return Ok(From::Backup(wanted, zone_assumed));
+    }
     let text = args.to.as_deref().ok_or_else(|| {
-        Error::new(Code::Usage, "`pgkeep restore table` needs --to TARGET").hint(
+        Error::new(Code::Usage, "`pgkeep restore table` needs --to TARGET or --from ID").hint(
             "for example --to \"10 minutes ago\" or --to \"2026-11-21 14:25:00+00\"; `pgkeep window` shows what can \
              be reached",
         )

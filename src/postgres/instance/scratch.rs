@@ -70,7 +70,7 @@ impl Scratch {
 }
 
 /// No TCP, no archiving, no durability: nobody will need it after a crash.
-fn scratch_settings(socket: &Path) -> Vec<(String, String)> {
+pub fn scratch_settings(socket: &Path) -> Vec<(String, String)> {
     let socket = socket.display().to_string();
     [
         ("unix_socket_directories", socket.as_str()),

@@ -31,6 +31,12 @@ fn column_list(columns: &[String]) -> String {
     format!("({})", names.join(", "))
 }
 
+/// The statement that takes a CSV with its header, in UTF-8.
+pub fn copy_csv_in(table: &TableName, columns: &[String]) -> String {
+    let list = column_list(columns);
+    format!("COPY {} {list} FROM STDIN (FORMAT csv, HEADER, ENCODING 'UTF8')", table.quoted())
+}
+
 /// Copies the rows of one relation into another; `advance` hears of every piece.
 pub async fn copy_rows(
     source: &Session,

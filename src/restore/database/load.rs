@@ -60,7 +60,7 @@ impl Load<'_> {
     }
 
     /// One program with one list.
-    async fn one(&self, ids: &[u32], doing: &str) -> Result<Vec<String>> {
+    pub async fn one(&self, ids: &[u32], doing: &str) -> Result<Vec<String>> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }

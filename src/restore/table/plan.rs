@@ -52,6 +52,7 @@ pub struct PlannedTable {
 #[serde(rename_all = "snake_case")]
 pub enum PlannedSide {
     Moment(Box<RestorePlan>),
+    Backup(Box<side::built::BuiltPlan>),
 }
 
 /// The plan, and what its execution goes on with.
@@ -82,6 +83,15 @@ pub async fn prepare(job: &Job<'_>) -> Result<Prepared> {
             let prepared = Box::pin(whole::run(&job.task(moment, data_directory))).await?;
             let planned = PlannedSide::Moment(Box::new(prepared.plan.clone()));
             (side::Source::Moment(Box::new(prepared)), planned)
+        }
+        From::Backup(wanted, zone_assumed) => {
+            if *zone_assumed {
+                warnings.push("the time carried no zone and was read as UTC".to_owned());
+            }
+            let prepared = Box::pin(side::built::prepare(job, wanted, &production)).await?;
+            warnings.extend(prepared.plan.warnings.iter().cloned());
+            let planned = PlannedSide::Backup(Box::new(prepared.plan.clone()));
+            (side::Source::Backup(Box::new(prepared)), planned)
         }
     };
     production.refuse_other(side.system_identifier(), request.other_cluster)?;
@@ -208,6 +218,7 @@ pub fn text(plan: &TablePlan) -> String {
     line(&format!("  side instance:    {} (removed at the end)", plan.scratch.display()));
     match &plan.side {
         PlannedSide::Moment(side) => text.push_str(&show::titled(side, "Plan of the side instance")),
+        PlannedSide::Backup(side) => text.push_str(&side::built::text(side)),
     }
     text
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
 use crate::model::TableName;
+use crate::restore::logical::Wanted;
 use crate::restore::request::Request;
 
 /// `restore table …`, parsed.
@@ -42,6 +43,8 @@ pub struct TableRequest {
 pub enum From {
     /// A moment of the cluster's life: the restore of the side instance.
     Moment(Box<Request>),
+    /// A dump or an export of tables; true: the time was given without a zone and read as UTC.
+    Backup(Wanted, bool),
 }
 
 impl TableRequest {

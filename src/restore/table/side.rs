@@ -1,9 +1,10 @@
 //! The server that the tables are read from: private, ours alone, removed at the end.
 //!
 //! There are several ways to make one, each a file below and a variant of [`Source`]: *recovered* is the whole cluster as
-//! it was at a moment. Whatever made it, a [`Side`] answers the same questions, and nothing after it knows the difference:
+//! it was at a moment; *built* is a fresh cluster with what a dump or an export holds. Whatever made it, a [`Side`] answers the same questions, and nothing after it knows the difference:
 //! looking at the tables, new names for copies, definitions, rows, checks and the report are shared.
 
+pub mod built;
 mod recovered;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ const LARGEST_DEFINITIONS: usize = 256 << 20;
 pub enum Source {
     /// A base backup and WAL, up to a moment.
     Moment(Box<Prepared>),
+    /// A dump, or an export of tables.
+    Backup(Box<built::Prepared>),
 }
 
 impl Source {
@@ -37,6 +40,7 @@ impl Source {
     pub fn system_identifier(&self) -> SystemId {
         match self {
             Self::Moment(prepared) => prepared.plan.system_identifier,
+            Self::Backup(prepared) => prepared.plan.system_identifier,
         }
     }
 }
@@ -63,6 +67,7 @@ pub struct Side {
 pub async fn make(job: &Job<'_>, source: Source, place: &Place) -> Result<Side> {
     match source {
         Source::Moment(prepared) => recovered::make(job, *prepared, place).await,
+        Source::Backup(prepared) => built::make(job, *prepared, place).await,
     }
 }
 

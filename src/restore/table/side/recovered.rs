@@ -12,7 +12,9 @@ use crate::restore::{connect, execute};
 use crate::util::failpoint;
 
 pub(super) async fn make(job: &Job<'_>, prepared: Prepared, place: &place::Place) -> Result<Side> {
-    let From::Moment(request) = &job.request.from;
+    let From::Moment(request) = &job.request.from else {
+        return Err(Error::internal("a moment that nobody asked for"));
+    };
     let task = job.task(request, place::data_directory(&place.directory));
     let tools = prepared.tools.clone();
     let executed = Box::pin(execute::run(&task, prepared)).await?;
