@@ -19,7 +19,6 @@
 //! stored are leftovers without a record, which the next run reports. Memory is bounded by connections and
 //! repositories, by the catalog (the archive's table of contents) and the compressed DDL, not by any table.
 
-mod csv_rows;
 mod dump;
 mod export;
 mod globals;

@@ -10,7 +10,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::{SendTimeoutError, TrySendError};
@@ -22,6 +22,7 @@ use crate::codec::{Sealed, into_io};
 use crate::error::{Code, Error, Result};
 use crate::model::RepoName;
 use crate::storage::{Storage, Stored};
+use crate::util::buffers::{Buffer, Buffers};
 
 /// Bytes handed to the stores at a time.
 pub const CHUNK: usize = 4 << 20;
@@ -54,7 +55,8 @@ struct Lane {
 /// A write to several repositories. `Write` blocks: it is for blocking threads, never for async tasks.
 pub struct FanOut {
     lanes: Vec<Lane>,
-    chunk: BytesMut,
+    chunk: Buffer,
+    buffers: Buffers,
     runtime: Handle,
     patience: Duration,
 }
@@ -68,14 +70,15 @@ impl FanOut {
     /// The same from a thread that is not inside the runtime, and with a patience of one's own.
     pub fn begin_with(targets: &[&Repository], key: &str, runtime: &Handle, patience: Duration) -> Self {
         let lanes = targets.iter().map(|r| Lane::open(r, key, runtime, patience)).collect();
-        Self { lanes, chunk: BytesMut::with_capacity(CHUNK), runtime: runtime.clone(), patience }
+        let buffers = Buffers::default();
+        Self { lanes, chunk: buffers.with_room(CHUNK), buffers, runtime: runtime.clone(), patience }
     }
 
     fn send(&mut self) -> Result<()> {
-        let chunk = std::mem::replace(&mut self.chunk, BytesMut::with_capacity(CHUNK)).freeze();
-        if chunk.is_empty() {
+        if self.chunk.is_empty() {
             return Ok(());
         }
+        let chunk = std::mem::replace(&mut self.chunk, self.buffers.with_room(CHUNK)).share();
         let runtime = self.runtime.clone();
         for lane in &mut self.lanes {
             lane.offer(Step::Chunk(chunk.clone()), &runtime)?;
@@ -164,7 +167,7 @@ impl Write for FanOut {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let room = CHUNK - self.chunk.len();
         let take = room.min(bytes.len());
-        self.chunk.extend_from_slice(&bytes[..take]);
+        self.chunk.extend(&bytes[..take]);
         if self.chunk.len() == CHUNK {
             self.send().map_err(into_io)?;
         }

@@ -54,6 +54,16 @@ impl Buffers {
 }
 
 impl Buffer {
+    /// Bytes that it holds.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.before
+    }
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
     /// Shared, and back home when the last of those who share it has let go.
     pub fn share(self) -> Bytes {
         Bytes::from_owner(self)

@@ -81,9 +81,10 @@ impl NewFile {
         self.file.write_all(bytes).map_err(|e| Error::io("cannot write the file", &self.destination, e))
     }
 
-    /// For content that lies in memory whole and that nobody will read soon: past the page cache, where the memory is
-    /// aligned ([`crate::util::buffers`]) and the file system can. That saves the copy, a tenth of what it takes to
-    /// archive a segment, and leaves the database's pages in the cache.
+    /// For large pieces that nobody will read soon: past the page cache, where the memory is aligned
+    /// ([`crate::util::buffers`]), all pieces before it were whole blocks, and the file system can. That saves the copy
+    /// and the kernel's writing back, a tenth of what it takes to archive a segment, and leaves the database's pages in
+    /// the cache.
     pub fn write_past_cache(&mut self, bytes: &[u8]) -> Result<()> {
         let written = direct::write(&mut self.file, bytes);
         let written = written.map_err(|e| Error::io("cannot write the file", &self.destination, e))?;

@@ -4,29 +4,40 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::csv_rows::CsvRows;
 use super::outgoing::{self, Outgoing};
 use super::run::blocking;
 use crate::backup::copy::Destination;
 use crate::backup::full::cancelled;
 use crate::codec::{FRAME_BYTES, from_io};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::postgres::Session;
 use crate::postgres::user_tables::{Column, Relation, RelationKind, SequenceState, copy_csv};
 use crate::repository::logical_index::{IndexedColumn, IndexedCsv, IndexedSequence, IndexedTable, TableKind};
 use crate::repository::record::ObjectEntry;
+use crate::util::buffers::Buffers;
 use crate::util::progress::Progress;
 
 /// Rows are handed on in pieces of this size: a frame, which is then compressed where it lies.
 const PIECE: usize = FRAME_BYTES;
 /// Pieces that wait to be sealed.
 const WAITING: usize = 1;
+/// Added to the niceness: a fifth of the processor's time beside another thread of ours.
+const GIVES_WAY: i32 = 7;
 /// Until the first row may be sent; the lock is held already.
 const BEGIN: Duration = Duration::from_mins(10);
+
+/// How much of the processor an export takes where there is too little of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    Full,
+    /// The export of a larger table goes first, for it decides when all are done. Its own speed matters to nobody.
+    GivesWay,
+}
 
 /// What is exported.
 pub(super) struct Table {
@@ -48,6 +59,7 @@ pub(super) struct Exported {
 pub(super) async fn table(
     session: &Session,
     table: Table,
+    pace: Pace,
     destination: &Arc<Destination>,
     progress: &dyn Progress,
     cancel: &CancellationToken,
@@ -55,20 +67,19 @@ pub(super) async fn table(
     let out = outgoing::open(destination, &table.key, true)?;
     let (pieces, mailbox) = mpsc::channel(WAITING);
     let key = table.key.clone();
-    let writer = tokio::task::spawn_blocking(move || seal(out, mailbox, &key));
+    let writer = on_a_thread(pace, move || seal(out, mailbox, &key))?;
     let sent = tokio::select! {
         sent = send(session, &table, pieces, progress) => sent,
         () = cancel.cancelled() => Err(cancelled()),
     };
     // A store that hangs is not waited for.
     let sealed = tokio::select! {
-        sealed = writer => sealed.map_err(|e| Error::internal("a thread of the export panicked").because(e))?,
+        sealed = writer => sealed.map_err(|e| Error::internal("a thread of the export ended").because(e))?,
         () = cancel.cancelled() => return Err(cancelled()),
     };
     // A writer that failed stops the sending; its reason is the better one.
-    let (out, rows) = sealed?;
-    sent?;
-    let rows = rows.end().map_err(|e| e.at(&table.relation.table))?;
+    let out = sealed?;
+    let rows = sent?;
     let stored = blocking(cancel, move || outgoing::finish(out)).await?;
     let csv = IndexedCsv {
         object: table.key,
@@ -90,50 +101,77 @@ pub(super) async fn table(
     Ok(Exported { indexed, objects: stored.objects })
 }
 
-/// Sends all rows; without an error at the end of them all only when PostgreSQL said that they were all.
+/// Sends all rows, and says how many; without an error at the end of them all only when PostgreSQL said that they were
+/// all. Each message of the server is one row, the first is the header (PostgreSQL's documentation, "Message Formats",
+/// `CopyData`): whoever counts messages need not look for the line ends that are no values.
 async fn send(
     session: &Session,
     table: &Table,
     pieces: mpsc::Sender<Bytes>,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<u64> {
     let relation = &table.relation;
     let sql =
         copy_csv(&relation.table, relation.kind, &table.columns, table.filter.as_deref(), &table.encoding);
     let doing = format!("export {}", relation.table);
     let mut rows = session.copy_out(&doing, &sql, BEGIN).await?;
-    let mut piece = BytesMut::with_capacity(PIECE);
+    let buffers = Buffers::default();
+    let mut piece = buffers.with_room(PIECE);
+    let mut lines: u64 = 0;
     loop {
         let row = rows.next().await?;
         let ended = row.is_none();
+        lines += u64::from(!ended);
         let mut row = row.unwrap_or_default();
         // A row may go on in the next piece.
         while !row.is_empty() || (ended && !piece.is_empty()) {
-            piece.extend_from_slice(&row.split_to(row.len().min(PIECE - piece.len())));
+            piece.extend(&row.split_to(row.len().min(PIECE - piece.len())));
             if piece.len() < PIECE && !ended {
                 break;
             }
             progress.advance(piece.len() as u64);
-            let full = std::mem::replace(&mut piece, BytesMut::with_capacity(PIECE));
-            if pieces.send(full.freeze()).await.is_err() {
+            let full = std::mem::replace(&mut piece, buffers.with_room(PIECE));
+            if pieces.send(full.share()).await.is_err() {
                 // The writer has failed and says why.
-                return Ok(());
+                return Ok(0);
             }
         }
         if ended {
-            return Ok(());
+            return lines.checked_sub(1).ok_or_else(|| {
+                Error::new(Code::BackupFailed, "PostgreSQL's CSV has no header").at(&relation.table)
+            });
         }
     }
 }
 
-/// On a blocking thread, up to the end of the pieces; that they are complete is for the caller to know.
-fn seal(mut out: Outgoing, mut pieces: mpsc::Receiver<Bytes>, key: &str) -> Result<(Outgoing, CsvRows)> {
-    let mut rows = CsvRows::default();
+/// A thread of its own: the priority that it gives up it cannot take back. What it does not compress the server does not
+/// send, so the server's process gives way with it.
+fn on_a_thread<T: Send + 'static>(
+    pace: Pace,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>> {
+    let (done, result) = oneshot::channel();
+    let runtime = Handle::current();
+    let thread = move || {
+        let _inside = runtime.enter();
+        if pace == Pace::GivesWay {
+            // Refused, all go at one pace.
+            let _ = rustix::process::nice(GIVES_WAY);
+        }
+        // Nobody waits for it any more after a cancellation.
+        let _ = done.send(work());
+    };
+    let spawned = std::thread::Builder::new().name("export".to_owned()).spawn(thread);
+    spawned.map_err(|e| Error::internal("cannot start a thread for the export").because(e))?;
+    Ok(result)
+}
+
+/// Up to the end of the pieces; that they are complete is for the caller to know.
+fn seal(mut out: Outgoing, mut pieces: mpsc::Receiver<Bytes>, key: &str) -> Result<Outgoing> {
     while let Some(piece) = pieces.blocking_recv() {
-        rows.take(&piece);
         out.write_all(&piece).map_err(|e| from_io("cannot write the object", key, e))?;
     }
-    Ok((out, rows))
+    Ok(out)
 }
 
 fn kind(kind: RelationKind) -> TableKind {

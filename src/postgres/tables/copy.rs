@@ -10,12 +10,16 @@ use crate::error::{Code, Error, Result};
 use crate::model::TableName;
 use crate::postgres::roles::quote_identifier;
 use crate::postgres::session::{QUICK, Session};
+use crate::postgres::snapshot::quote_literal;
 
 /// No server is silent for longer in the middle of a table unless something is wrong.
 const SILENCE: Duration = Duration::from_mins(15);
 
 /// The server sends row by row; handed on one by one they would cost a system call each.
 const PIECE: usize = 128 << 10;
+
+/// The setting that names a database's encoding.
+const ENCODING: &str = "server_encoding";
 
 /// What both sides counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +35,22 @@ fn column_list(columns: &[String]) -> String {
     format!("({})", names.join(", "))
 }
 
-/// The statement that takes a CSV with its header, in UTF-8.
-pub fn copy_csv_in(table: &TableName, columns: &[String]) -> String {
+/// The statement that takes a CSV with its header, in the encoding that the export has written down.
+pub fn copy_csv_in(table: &TableName, columns: &[String], encoding: &str) -> String {
     let list = column_list(columns);
-    format!("COPY {} {list} FROM STDIN (FORMAT csv, HEADER, ENCODING 'UTF8')", table.quoted())
+    format!(
+        "COPY {} {list} FROM STDIN (FORMAT csv, HEADER, ENCODING {})",
+        table.quoted(),
+        quote_literal(encoding)
+    )
+}
+
+/// Between databases of one encoding bytes go over as they are: nothing is lost where an encoding is none (`SQL_ASCII`),
+/// and nothing is spent. Otherwise both servers translate, to and from UTF-8.
+async fn as_they_are(source: &Session, target: &Session) -> Result<String> {
+    let (from, to) = (source.setting(ENCODING).await?, target.setting(ENCODING).await?);
+    let one = from.filter(|from| to.as_ref() == Some(from));
+    Ok(one.map_or_else(String::new, |one| format!(" (ENCODING {})", quote_literal(&one))))
 }
 
 /// Copies the rows of one relation into another; `advance` hears of every piece.
@@ -47,11 +63,12 @@ pub async fn copy_rows(
     advance: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<Copied> {
     let list = column_list(columns);
+    let encoding = as_they_are(source, target).await?;
     let (reading, writing) = (format!("read the rows of {from}"), format!("write the rows of {to}"));
-    let mut out =
-        source.copy_out(&reading, &format!("COPY {} {list} TO STDOUT", from.quoted()), QUICK).await?;
-    let mut into =
-        target.copy_in(&writing, &format!("COPY {} {list} FROM STDIN", to.quoted()), QUICK).await?;
+    let take = format!("COPY {} {list} TO STDOUT{encoding}", from.quoted());
+    let give = format!("COPY {} {list} FROM STDIN{encoding}", to.quoted());
+    let mut out = source.copy_out(&reading, &take, QUICK).await?;
+    let mut into = target.copy_in(&writing, &give, QUICK).await?;
     let mut copied = Copied { read: 0, written: 0, bytes: 0 };
     let mut gathered = BytesMut::with_capacity(PIECE);
     while let Some(piece) = bounded(source, from, out.next()).await? {

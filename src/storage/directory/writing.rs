@@ -109,10 +109,11 @@ fn write_out(mut file: NewFile, mut queue: mpsc::Receiver<Step>) -> Result<Optio
     while let Some(step) = queue.blocking_recv() {
         match step {
             Step::Write(chunk) => {
-                file.write_all(&chunk)?;
+                file.write_past_cache(&chunk)?;
                 bytes += chunk.len() as u64;
                 if bytes - begun >= WRITEBACK {
-                    // Once more over the window before: by now it is on disk and can leave the cache.
+                    // Where it went through the cache. Once more over the window before: by now it is on disk and
+                    // can leave it.
                     file.begin_writeback(u64::saturating_sub(begun, WRITEBACK)..bytes);
                     begun = bytes;
                 }

@@ -12,8 +12,8 @@ const BLOCK: usize = ALIGNMENT;
 /// Below this the two calls that change the file's mode cost more than the copy.
 const WORTH: usize = 256 << 10;
 
-/// How many bytes were written so; the caller writes the rest in the usual way, all of them where it does not work. The
-/// file is at its beginning.
+/// How many bytes were written so, at the file's present place; the caller writes the rest in the usual way, all of them
+/// where it does not work or the place is not that of a block.
 pub(super) fn write(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
     let whole = bytes.len() - bytes.len() % BLOCK;
     if whole < WORTH || !bytes.as_ptr().addr().is_multiple_of(BLOCK) || !switch(file, true) {

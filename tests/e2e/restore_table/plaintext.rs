@@ -41,10 +41,19 @@ fn neither_during_nor_after_is_a_row_readable_outside_of_the_side_instance() {
         "create table public.t as select n, 'KanarienvogelRt9' || md5(n::text) as t from generate_series(1, 2000) n",
     );
     env.backup();
+    let export = env.pgkeep.clone().global("--json").run(["backup", "tables", "-t", "t"]).ok().json();
+    let export = export["id"].as_str().unwrap();
+    env.pgkeep.run(["backup", "dump"]).ok();
     moment(&env, "good");
     env.pg.sql("delete from public.t");
-    for step in ["restore-after-packs", "table-after-side", "table-before-commit"] {
-        let args = ["restore", "table", "public.t", "--to", "name:good", "--replace", "--yes"];
+    for (from, step) in [
+        (["--to", "name:good"], "restore-after-packs"),
+        (["--to", "name:good"], "table-after-side"),
+        (["--to", "name:good"], "table-before-commit"),
+        (["--from", "latest"], "table-after-build"),
+        (["--from", export], "table-before-commit"),
+    ] {
+        let args = [&["restore", "table", "public.t"], from.as_slice(), &["--replace", "--yes"]].concat();
         let running = env.pgkeep.clone().failpoint(step, "return(stop)").spawn(args);
         eventually("it stands still", Duration::from_mins(1), || running.is_stopped());
         let scratch = env.state.join("scratch");

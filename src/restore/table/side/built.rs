@@ -115,12 +115,29 @@ pub async fn prepare(job: &Job<'_>, wanted: &Wanted, production: &Production) ->
         match open(job, archive.repository(&name)?, &chosen, production, bin_directory).await {
             Ok((content, tables)) => {
                 let roles = production.session.role_names().await?;
-                return Ok(prepared(&name, chosen, content, tables, tools, roles));
+                let mut prepared = prepared(&name, chosen, content, tables, tools, roles);
+                prepared.plan.warnings.extend(unknown_losses(job, production, &prepared.content).await?);
+                return Ok(prepared);
             }
             Err(error) => failed = Some(error),
         }
     }
     Err(failed.unwrap_or_else(|| Error::internal("a backup without a repository")))
+}
+
+/// An export has its tables alone, so that nothing says what else a dropped table took with it.
+async fn unknown_losses(job: &Job<'_>, production: &Production, content: &Content) -> Result<Option<String>> {
+    if !matches!(content, Content::Csv(_)) || !job.request.replace {
+        return Ok(None);
+    }
+    for table in &job.request.tables {
+        if production.session.table(table).await?.is_none() {
+            return Ok(Some(format!(
+                "an export has no views and publications: those that went away with {table} are neither restored nor told"
+            )));
+        }
+    }
+    Ok(None)
 }
 
 /// Why a backup is not taken unless it is named. A whole dump has whatever its archive says.

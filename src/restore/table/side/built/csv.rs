@@ -60,7 +60,7 @@ pub async fn open(
     schema.check_length().await?;
     let mut tables = Vec::new();
     for indexed in &chosen.database.tables {
-        if let Some(csv) = indexed.csv.as_ref().filter(|csv| csv.encoding == "UTF8") {
+        if let Some(csv) = &indexed.csv {
             tables.push((indexed.clone(), stream(&csv.object)?));
         }
     }
@@ -68,12 +68,6 @@ pub async fn open(
     let csv = Csv { schema, asked, tables, production: production.info.clone() };
     let mut all = Vec::new();
     for table in &csv.asked {
-        let indexed = chosen.database.table(&table.schema, &table.name);
-        if indexed.is_some_and(|t| t.csv.as_ref().is_some_and(|csv| csv.encoding != "UTF8")) {
-            return Err(Error::new(Code::Refused, "the export's bytes have no known encoding")
-                .at(table)
-                .hint("load it by hand into a database of the same encoding, or restore from a dump"));
-        }
         let (indexed, rows) = csv.rows_of(table).ok_or_else(|| not_in(chosen, table))?;
         rows.check_length().await?;
         all.push(indexed.clone());
@@ -195,15 +189,15 @@ async fn copy(
     table: &TableName,
     stream: &StoredStream,
 ) -> Result<()> {
-    let columns: Vec<String> =
-        indexed.csv.iter().flat_map(|csv| csv.columns.iter().map(|c| c.name.clone())).collect();
+    let csv = indexed.csv.as_ref().ok_or_else(|| not_exported(table))?;
+    let columns: Vec<String> = csv.columns.iter().map(|c| c.name.clone()).collect();
     if columns.is_empty() {
         return session.insert_empty_rows(table, indexed.rows).await;
     }
     let (pieces, mut mailbox) = mpsc::channel::<Result<Bytes>>(WAITING);
     let from = stream.clone();
     let reader = tokio::task::spawn_blocking(move || send(&from, &pieces));
-    let sql = copy_csv_in(table, &columns);
+    let sql = copy_csv_in(table, &columns, &csv.encoding);
     let mut rows = session.copy_in(&format!("load the rows of {table}"), &sql, BEGIN).await?;
     while let Some(piece) = mailbox.recv().await {
         let piece = piece?;
@@ -217,6 +211,10 @@ async fn copy(
     }
     let what = format!("{table} has {written} rows, and the export says {}", indexed.rows);
     Err(Error::new(Code::RowsDiffer, what).hint("nothing in production has changed; try another backup"))
+}
+
+fn not_exported(table: &TableName) -> Error {
+    Error::new(Code::Damaged, "the export's index names no CSV of it").at(table)
 }
 
 /// On a blocking thread; its error is the last piece.
