@@ -24,6 +24,7 @@ mod export;
 mod globals;
 mod opened;
 mod outgoing;
+mod pace;
 mod patience;
 mod preflight;
 mod program;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::outgoing::{self, Outgoing};
+use super::pace::Pace;
 use super::run::blocking;
 use crate::backup::copy::Destination;
 use crate::backup::full::cancelled;
@@ -26,18 +26,8 @@ use crate::util::progress::Progress;
 const PIECE: usize = FRAME_BYTES;
 /// Pieces that wait to be sealed.
 const WAITING: usize = 1;
-/// Added to the niceness: a fifth of the processor's time beside another thread of ours.
-const GIVES_WAY: i32 = 7;
 /// Until the first row may be sent; the lock is held already.
 const BEGIN: Duration = Duration::from_mins(10);
-
-/// How much of the processor an export takes where there is too little of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pace {
-    Full,
-    /// The export of a larger table goes first, for it decides when all are done. Its own speed matters to nobody.
-    GivesWay,
-}
 
 /// What is exported.
 pub(super) struct Table {
@@ -59,7 +49,7 @@ pub(super) struct Exported {
 pub(super) async fn table(
     session: &Session,
     table: Table,
-    pace: Pace,
+    pace: &Pace,
     destination: &Arc<Destination>,
     progress: &dyn Progress,
     cancel: &CancellationToken,
@@ -67,14 +57,14 @@ pub(super) async fn table(
     let out = outgoing::open(destination, &table.key, true)?;
     let (pieces, mailbox) = mpsc::channel(WAITING);
     let key = table.key.clone();
-    let writer = on_a_thread(pace, move || seal(out, mailbox, &key))?;
+    let writer = tokio::task::spawn_blocking(move || seal(out, mailbox, &key));
     let sent = tokio::select! {
-        sent = send(session, &table, pieces, progress) => sent,
+        sent = send(session, &table, pace, pieces, progress) => sent,
         () = cancel.cancelled() => Err(cancelled()),
     };
     // A store that hangs is not waited for.
     let sealed = tokio::select! {
-        sealed = writer => sealed.map_err(|e| Error::internal("a thread of the export ended").because(e))?,
+        sealed = writer => sealed.map_err(|e| Error::internal("a thread of the export panicked").because(e))?,
         () = cancel.cancelled() => return Err(cancelled()),
     };
     // A writer that failed stops the sending; its reason is the better one.
@@ -107,6 +97,7 @@ pub(super) async fn table(
 async fn send(
     session: &Session,
     table: &Table,
+    pace: &Pace,
     pieces: mpsc::Sender<Bytes>,
     progress: &dyn Progress,
 ) -> Result<u64> {
@@ -130,6 +121,7 @@ async fn send(
                 break;
             }
             progress.advance(piece.len() as u64);
+            pace.keep(piece.len() as u64).await;
             let full = std::mem::replace(&mut piece, buffers.with_room(PIECE));
             if pieces.send(full.share()).await.is_err() {
                 // The writer has failed and says why.
@@ -144,29 +136,7 @@ async fn send(
     }
 }
 
-/// A thread of its own: the priority that it gives up it cannot take back. What it does not compress the server does not
-/// send, so the server's process gives way with it.
-fn on_a_thread<T: Send + 'static>(
-    pace: Pace,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<oneshot::Receiver<T>> {
-    let (done, result) = oneshot::channel();
-    let runtime = Handle::current();
-    let thread = move || {
-        let _inside = runtime.enter();
-        if pace == Pace::GivesWay {
-            // Refused, all go at one pace.
-            let _ = rustix::process::nice(GIVES_WAY);
-        }
-        // Nobody waits for it any more after a cancellation.
-        let _ = done.send(work());
-    };
-    let spawned = std::thread::Builder::new().name("export".to_owned()).spawn(thread);
-    spawned.map_err(|e| Error::internal("cannot start a thread for the export").because(e))?;
-    Ok(result)
-}
-
-/// Up to the end of the pieces; that they are complete is for the caller to know.
+/// On a blocking thread, up to the end of the pieces; that they are complete is for the caller to know.
 fn seal(mut out: Outgoing, mut pieces: mpsc::Receiver<Bytes>, key: &str) -> Result<Outgoing> {
     while let Some(piece) = pieces.blocking_recv() {
         out.write_all(&piece).map_err(|e| from_io("cannot write the object", key, e))?;

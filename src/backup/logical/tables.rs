@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::export::{self, Exported, Pace, Table};
+use super::export::{self, Exported, Table};
 use super::opened::{self, Opened};
 use super::outgoing::Held;
+use super::pace::{Lane, Queue};
 use super::run::{DatabasePart, Run};
 use super::{TablesWork, globals, selection};
 use crate::error::{Code, Error, Result};
@@ -175,32 +176,6 @@ fn encoding_of(database: &Database) -> String {
     if database.encoding == "SQL_ASCII" { "SQL_ASCII" } else { "UTF8" }.to_owned()
 }
 
-/// Tables that wait, the largest first.
-struct Queue<T> {
-    tables: VecDeque<(T, u64)>,
-    waiting: u64,
-    /// What the busiest connection has taken so far.
-    most: u64,
-}
-
-impl<T> Queue<T> {
-    fn new(tables: impl IntoIterator<Item = (T, u64)>) -> Self {
-        let tables: VecDeque<(T, u64)> = tables.into_iter().collect();
-        Self { waiting: tables.iter().map(|(_, bytes)| bytes).sum(), tables, most: 0 }
-    }
-
-    /// The next one for a connection that has taken `mine` bytes so far, and whether it has time: even with all that is
-    /// left it would have less to do than the busiest.
-    fn take(&mut self, mine: &mut u64) -> Option<(T, Pace)> {
-        let (table, bytes) = self.tables.pop_front()?;
-        self.waiting -= bytes;
-        *mine += bytes;
-        let pace = if *mine + self.waiting < self.most { Pace::GivesWay } else { Pace::Full };
-        self.most = self.most.max(*mine);
-        Some((table, pace))
-    }
-}
-
 /// Each session takes the next table until none is left. The first failure ends all.
 async fn copy_all(run: &Run<'_>, sessions: Vec<Session>, tables: VecDeque<Table>) -> Result<Vec<Exported>> {
     let sized = tables.into_iter().map(|table| {
@@ -213,11 +188,11 @@ async fn copy_all(run: &Run<'_>, sessions: Vec<Session>, tables: VecDeque<Table>
         let (queue, destination) = (queue.clone(), run.destination.clone());
         let (progress, cancel) = (run.request.progress.clone(), run.request.cancel.clone());
         workers.spawn(async move {
-            let (mut done, mut mine) = (Vec::new(), 0);
+            let (mut done, mut lane) = (Vec::new(), Lane::default());
             loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).take(&mut mine);
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).take(&mut lane);
                 let Some((table, pace)) = next else { return Ok(done) };
-                done.push(export::table(&session, table, pace, &destination, &*progress, &cancel).await?);
+                done.push(export::table(&session, table, &pace, &destination, &*progress, &cancel).await?);
             }
         });
     }
@@ -236,29 +211,5 @@ fn not_to_be_repeated(error: Error) -> Error {
         Error::new(Code::BackupFailed, "the export was interrupted").because(error)
     } else {
         error
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn paces(tables: &[u64], turns: &[usize]) -> Vec<Pace> {
-        let mut queue = Queue::new(tables.iter().map(|bytes| ((), *bytes)));
-        let mut mine = [0; 3];
-        turns.iter().map(|turn| queue.take(&mut mine[*turn]).unwrap().1).collect()
-    }
-
-    #[test]
-    fn only_a_connection_that_can_do_all_the_rest_in_the_time_of_the_busiest_gives_way() {
-        use Pace::{Full, GivesWay};
-        assert_eq!(paces(&[14, 5, 1], &[0, 1, 1]), [Full, GivesWay, GivesWay]);
-        assert_eq!(paces(&[14, 9, 6], &[0, 1, 1]), [Full, Full, Full]);
-        assert_eq!(paces(&[14, 9, 2, 2], &[0, 1, 2, 2]), [Full, GivesWay, GivesWay, GivesWay]);
-        assert_eq!(paces(&[7, 7], &[0, 1]), [Full, Full]);
-        assert_eq!(paces(&[0, 0], &[0, 0]), [Full, Full]);
-        let mut queue = Queue::new([((), 1)]);
-        queue.take(&mut 0);
-        assert!(queue.take(&mut 0).is_none());
     }
 }
