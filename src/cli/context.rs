@@ -26,8 +26,8 @@ pub enum Outcome {
     Finding,
 }
 
-/// A fifth of what a socket's buffer takes to fill at the speed of one server process.
-const GATHER: std::time::Duration = std::time::Duration::from_micros(250);
+/// Half of what a socket's buffer takes to fill at the speed of one server process.
+const GATHER: std::time::Duration = std::time::Duration::from_micros(600);
 
 #[derive(Clone)]
 pub struct Context {

@@ -25,7 +25,7 @@ use crate::util::progress::Progress;
 /// Rows are handed on in pieces of this size: a frame, which is then compressed where it lies.
 const PIECE: usize = FRAME_BYTES;
 /// Pieces that wait to be sealed.
-const WAITING: usize = 1;
+const WAITING: usize = 2;
 /// Until the first row may be sent; the lock is held already.
 const BEGIN: Duration = Duration::from_mins(10);
 
