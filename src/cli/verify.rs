@@ -147,7 +147,7 @@ fn text(done: &Report) -> String {
 fn summary(repository: &RepositoryReport) -> String {
     let counts = &repository.counts;
     let mut line = format!(
-        "{}: {} read: {} objects of backups ({} backups whole), {} WAL objects",
+        "{}: {} read: {} objects of backups ({} backups to their last object), {} WAL objects",
         repository.name,
         human::size(counts.bytes),
         counts.backup_objects,
