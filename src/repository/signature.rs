@@ -154,7 +154,8 @@ impl Trust {
         let Some(signature) = signature else {
             return Verdict::Untrusted("it is not signed".into());
         };
-        let Ok(signature) = SignatureBox::from_string(signature) else {
+        let parsed = if is_whole(signature) { SignatureBox::from_string(signature).ok() } else { None };
+        let Some(signature) = parsed else {
             return Verdict::Untrusted("its signature cannot be read".into());
         };
         let Some(signer) = self.0.iter().find(|k| k.0.keynum() == signature.keynum()) else {
@@ -165,6 +166,17 @@ impl Trust {
             Err(_) => Verdict::Untrusted("its signature does not fit its content".into()),
         }
     }
+}
+
+/// Whether the text of a `.minisig` has both of its signatures in full (a comment, 2 + 8 + 64 bytes in base64, a comment, 64
+/// bytes in base64): the crate that reads it takes that for granted, and panics where one is cut.
+fn is_whole(signature: &str) -> bool {
+    let ends = |line: Option<&str>, length: usize, padding: &str| {
+        line.and_then(|line| line.trim_end().strip_suffix(padding))
+            .is_some_and(|digits| digits.len() + padding.len() == length && !digits.ends_with('='))
+    };
+    let mut lines = signature.lines();
+    ends(lines.nth(1), 100, "=") && ends(lines.nth(1), 88, "==")
 }
 
 #[cfg(test)]
@@ -192,6 +204,27 @@ mod tests {
         ];
         for doubt in doubts {
             assert!(matches!(doubt, Verdict::Untrusted(_)), "{doubt:?}");
+        }
+    }
+
+    #[test]
+    fn a_signature_that_is_cut_or_changed_anywhere_is_doubted_and_never_panics() {
+        let host = HostKey::generate().unwrap();
+        let signature = host.sign(b"record", "backup.json", at()).unwrap();
+        let trust = Trust::new([host.public().clone()]);
+        let text = signature.trim_end();
+        for length in 0..text.len() {
+            let verdict = trust.verify(b"record", Some(&text[..length]));
+            assert!(matches!(verdict, Verdict::Untrusted(_)), "cut to {length}: {verdict:?}");
+        }
+        let first_line = text.find('\n').unwrap();
+        for at in 0..text.len() {
+            let mut bytes = text.as_bytes().to_vec();
+            bytes[at] ^= 1;
+            let changed = String::from_utf8(bytes).unwrap();
+            let verdict = trust.verify(b"record", Some(&changed));
+            // The first line is a comment that nobody signs.
+            assert!(at <= first_line || verdict != Verdict::Trusted, "changed at {at}");
         }
     }
 
