@@ -25,6 +25,7 @@ pub mod jobs;
 pub mod memory;
 pub mod metrics;
 pub mod prefetch;
+pub mod proof_facts;
 pub mod pulse;
 pub mod readiness;
 pub mod run;

@@ -21,6 +21,7 @@ pub mod check;
 pub mod completions;
 pub mod config;
 pub mod context;
+pub mod drill;
 pub mod error_list;
 pub mod init;
 pub mod jobs;
@@ -30,6 +31,7 @@ pub mod man;
 pub mod progress;
 pub mod report;
 pub mod restore;
+pub mod restore_test;
 pub mod show;
 pub mod signals;
 pub mod status;
@@ -101,8 +103,10 @@ fn listens(command: &Command) -> bool {
         | Command::Window(_) => false,
         Command::Backup(_)
         | Command::Check(_)
+        | Command::Drill(_)
         | Command::Jobs(_)
         | Command::Restore(_)
+        | Command::RestoreTest(_)
         | Command::Status(_)
         | Command::Verify(_) => true,
     }
@@ -114,6 +118,8 @@ fn dispatch(ctx: &Context, command: &Command) -> Result<Outcome> {
         Command::Alerts(args) => alerts::run(ctx, args),
         Command::Backup(args) => backup::run(ctx, args),
         Command::Restore(args) => restore::run(ctx, args),
+        Command::Drill(args) => drill::run(ctx, args),
+        Command::RestoreTest(args) => restore_test::run(ctx, args),
         Command::Init(args) => init::run(ctx, args),
         Command::Check(args) => check::run(ctx, args),
         Command::Config(command) => config::run(ctx, command),

@@ -20,6 +20,7 @@ pub mod alerts;
 mod dump;
 pub mod jobs;
 mod prefetch;
+pub mod proof;
 mod reader;
 pub mod reference;
 pub mod schedule;
@@ -34,6 +35,7 @@ pub use alerts::{AlertsConfig, HeartbeatConfig, SinkConfig};
 pub use dump::DumpConfig;
 pub use jobs::{JobConfig, JobWork, RunOn, VerifyWork};
 pub use prefetch::PrefetchConfig;
+pub use proof::{AssertionConfig, ProofConfig};
 pub use schedule::Schedule;
 pub use secret::{Guarded, Secret};
 pub use tail::TailConfig;
@@ -60,6 +62,9 @@ pub struct Config {
     pub prefetch: PrefetchConfig,
     pub verify: VerifyConfig,
     pub dump: DumpConfig,
+    pub proof: ProofConfig,
+    /// In the order of the file; their names differ.
+    pub assertions: Vec<AssertionConfig>,
     pub alerts: AlertsConfig,
     /// In the order of the file.
     pub alert_sinks: Vec<SinkConfig>,

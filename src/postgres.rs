@@ -35,6 +35,7 @@ pub mod facts;
 pub mod history;
 pub mod instance;
 pub mod privilege;
+pub mod proof;
 pub mod relations;
 pub mod restore_tool;
 pub mod roles;

@@ -26,6 +26,7 @@ pub mod ranged;
 pub mod record;
 pub mod recovery_plan;
 pub mod replaced;
+pub mod reports;
 pub mod signature;
 mod tar_header;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::server_facts::forecast::Window;
 use crate::error::Error;
 pub use crate::model::Severity;
 use crate::model::{ClusterName, Lsn, RepoName, SegmentName, SystemId, TimelineId, Timestamp};
+use crate::restore::estimate::Measured;
 
 /// The shared board. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -58,6 +59,11 @@ pub struct ClusterFacts {
     /// What the last `verify` job of this agent came to, in each repository.
     #[serde(default)]
     pub verified: BTreeMap<RepoName, VerifyFacts>,
+    /// What restores took, the newest first: what the time to return is estimated from.
+    #[serde(default)]
+    pub measured: Vec<Measured>,
+    #[serde(default)]
+    pub objectives: Objectives,
 }
 
 /// A look at what one repository stores.
@@ -74,6 +80,13 @@ pub struct VerifyFacts {
     pub left_bytes: u64,
     /// When the object was checked whose check is the oldest; None while some never were.
     pub oldest_check_at: Option<Timestamp>,
+}
+
+/// As configured; None where nobody has said so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objectives {
+    pub rpo_seconds: Option<u64>,
+    pub rto_seconds: Option<u64>,
 }
 
 /// What the server and its disk say.

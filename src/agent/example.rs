@@ -25,6 +25,8 @@ fn last_full() -> LastBackup {
 
 fn cluster() -> ClusterFacts {
     ClusterFacts {
+        measured: Vec::new(),
+        objectives: crate::agent::board::Objectives::default(),
         system: None,
         server: ServerFacts {
             asked_at: Some(at("2026-11-21T13:59:50Z")),

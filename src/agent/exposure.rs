@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::board::ClusterFacts;
 use crate::model::Timestamp;
+use crate::restore::estimate;
 
 /// What would be lost.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -71,6 +72,15 @@ pub struct Return {
     pub backup_bytes: u64,
     /// WAL since then.
     pub wal_bytes: u64,
+    /// How many restores it is estimated by; none: by stated rates.
+    pub measured: usize,
+    /// The median error of earlier estimates, in percent.
+    pub error_percent: Option<u64>,
+}
+
+/// A number that has no fraction any more.
+fn whole(number: f64) -> u64 {
+    Duration::try_from_secs_f64(number.max(0.0)).unwrap_or_default().as_secs()
 }
 
 /// None while there is no backup.
@@ -78,9 +88,19 @@ pub fn time_to_return(cluster: &ClusterFacts) -> Option<Return> {
     let backup = cluster.backups.last_full.as_ref()?;
     let reached = cluster.archive.archived_to.max(cluster.tail.shipped_to).max(cluster.server.flush_lsn);
     let wal_bytes = reached.zip(backup.stop_lsn).map_or(0, |(reached, stop)| reached.since(stop));
-    let copy = backup.bytes_raw / RESTORE_BYTES_PER_SECOND;
-    let replay = wal_bytes / REPLAY_BYTES_PER_SECOND;
-    Some(Return { seconds: FIXED.as_secs() + copy + replay, backup_bytes: backup.bytes_raw, wal_bytes })
+    let by_rates = || {
+        let copy = backup.bytes_raw / RESTORE_BYTES_PER_SECOND;
+        let replay = wal_bytes / REPLAY_BYTES_PER_SECOND;
+        FIXED.as_secs() + copy + replay
+    };
+    let estimated = estimate::estimate(&cluster.measured, backup.bytes_raw, wal_bytes);
+    Some(Return {
+        seconds: estimated.map_or_else(by_rates, |estimate| whole(estimate.seconds.ceil())),
+        backup_bytes: backup.bytes_raw,
+        wal_bytes,
+        measured: estimated.map_or(0, |estimate| estimate.measured),
+        error_percent: estimated.and_then(|e| e.error).map(|error| whole((error * 100.0).round())),
+    })
 }
 
 #[cfg(test)]
@@ -88,6 +108,7 @@ mod tests {
     use super::*;
     use crate::agent::board::{Failure, HoleFacts, LastBackup};
     use crate::model::{Lsn, SegmentName, TimelineId};
+    use crate::restore::estimate::Measured;
 
     fn at(second: u32) -> Timestamp {
         format!("2026-11-21T02:00:{second:02}Z").parse().unwrap()
@@ -173,10 +194,26 @@ mod tests {
     fn the_return_takes_the_backup_and_the_wal_since() {
         let mut facts = cluster();
         facts.server.flush_lsn = Some(Lsn(0x100_0000 + (100 << 20)));
-        let expected = Return { seconds: 30 + 10 + 2, backup_bytes: 1 << 30, wal_bytes: 100 << 20 };
+        let expected = Return {
+            seconds: 30 + 10 + 2,
+            backup_bytes: 1 << 30,
+            wal_bytes: 100 << 20,
+            measured: 0,
+            error_percent: None,
+        };
         assert_eq!(time_to_return(&facts), Some(expected));
         let unused = Failure { at: at(0), text: String::new() };
         facts.archive.failure = Some(unused);
         assert_eq!(time_to_return(&facts), Some(expected));
+        facts.measured = vec![Measured {
+            backup_bytes: 1 << 30,
+            wal_bytes: 100 << 20,
+            plan_seconds: 1.0,
+            lay_out_seconds: 4.0,
+            replay_seconds: 2.5,
+            estimated_seconds: Some(6.0),
+        }];
+        let measured = Return { seconds: 8, measured: 1, error_percent: Some(20), ..expected };
+        assert_eq!(time_to_return(&facts), Some(measured));
     }
 }

@@ -26,6 +26,7 @@ use crate::model::{JobName, Timestamp};
 pub mod ask;
 mod claim;
 pub mod damage;
+mod drill;
 pub mod facts;
 mod full;
 pub mod kind;

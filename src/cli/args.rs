@@ -56,6 +56,8 @@ pub enum Command {
     Status(super::status::Args),
     Verify(super::verify::Args),
     Restore(super::restore::Args),
+    Drill(super::drill::Args),
+    RestoreTest(super::restore_test::Args),
     Agent(super::agent::Args),
     Alerts(super::alerts::Args),
     Jobs(super::jobs::Args),

@@ -5,7 +5,7 @@ mod flags;
 mod table;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use serde_json::json;
@@ -16,13 +16,12 @@ use crate::archive::source;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::model::{BackupId, Target};
-use crate::postgres::instance::shell_quote;
 use crate::postgres::privilege;
 use crate::restore::execute::{self, Executed};
 use crate::restore::plan::RestorePlan;
 use crate::restore::prepare::{self, Prepared, Task};
 use crate::restore::request::{Action, Place, Request, parse_map};
-use crate::restore::{ending, show, survey};
+use crate::restore::{ending, settings, show, survey};
 use crate::util::clock;
 
 /// Restores a cluster to a moment, in place or beside the running one.
@@ -213,18 +212,8 @@ fn request(args: &To, now: crate::model::Timestamp) -> Result<Request> {
     Ok(request)
 }
 
-/// `restore_command`: absolute, so that it means the same for PostgreSQL. `%` is PostgreSQL's own sign in it.
 fn fetch_command(ctx: &Context, config: &Config) -> Result<String> {
-    let program = std::env::current_exe()
-        .map_err(|e| Error::new(Code::Io, "cannot find this program's own path").because(e))?;
-    let word = |path: &Path| shell_quote(&path.display().to_string()).replace('%', "%%");
-    let cluster = &ctx.cluster(config)?.name;
-    let repo = ctx.repo.as_ref().map(|name| format!(" --repo {name}")).unwrap_or_default();
-    Ok(format!(
-        "{} --config {} --cluster {cluster}{repo} wal fetch %f \"%p\"",
-        word(&program),
-        word(ctx.config_path())
-    ))
+    settings::fetch_command(ctx.config_path(), &ctx.cluster(config)?.name, ctx.repo.as_ref())
 }
 
 fn show_plan(ctx: &Context, plan: &RestorePlan) -> Result<()> {

@@ -15,6 +15,14 @@ pub(super) fn check(config: &Config, faults: &Faults) {
              `required = false`",
         );
     }
+    for job in &config.jobs {
+        if let Some(name) = job.work.repository()
+            && !config.repositories.iter().any(|repository| repository.name == *name)
+        {
+            faults
+                .add_at(&format!("job.{}.repository", job.name), format!("there is no repository `{name}`"));
+        }
+    }
     let mut places = vec![(config.state_directory.as_path(), "the state directory".to_owned())];
     for cluster in &config.clusters {
         if let Some(directory) = &cluster.data_directory {

@@ -48,6 +48,10 @@ pub enum JobWork {
     Tables { databases: Vec<DatabasePattern>, tables: Vec<TablePattern>, filters: Vec<TableFilter> },
     /// A look at what is stored.
     Verify(VerifyWork),
+    /// A restore to a random second that proves itself, from this repository alone or from all.
+    Drill { repository: Option<RepoName> },
+    /// The same since the last proof, and the latest dump and the day's exports.
+    RestoreTest { repository: Option<RepoName> },
 }
 
 /// How closely, and how much.
@@ -66,12 +70,14 @@ pub struct VerifyWork {
 type ReadWork = fn(&mut Section<'_>) -> JobWork;
 
 /// Every `kind`.
-const KINDS: [(&str, ReadWork); 5] = [
+const KINDS: [(&str, ReadWork); 7] = [
     ("full", |_| JobWork::Full),
     ("dump", read_dump),
     ("schema", read_schema),
     ("tables", read_tables),
     ("verify", read_verify),
+    ("drill", |section| JobWork::Drill { repository: read_repository(section) }),
+    ("restore-test", |section| JobWork::RestoreTest { repository: read_repository(section) }),
 ];
 
 impl JobWork {
@@ -83,6 +89,8 @@ impl JobWork {
             Self::Schema { .. } => "schema",
             Self::Tables { .. } => "tables",
             Self::Verify(_) => "verify",
+            Self::Drill { .. } => "drill",
+            Self::RestoreTest { .. } => "restore-test",
         }
     }
     /// The kind of backup that a run makes; None where it makes none.
@@ -92,7 +100,15 @@ impl JobWork {
             Self::Dump { .. } => Some(BackupKind::Dump),
             Self::Schema { .. } => Some(BackupKind::Schema),
             Self::Tables { .. } => Some(BackupKind::Tables),
-            Self::Verify(_) => None,
+            Self::Verify(_) | Self::Drill { .. } | Self::RestoreTest { .. } => None,
+        }
+    }
+    /// The repository that it uses alone.
+    pub fn repository(&self) -> Option<&RepoName> {
+        match self {
+            Self::Verify(work) => work.repository.as_ref(),
+            Self::Drill { repository } | Self::RestoreTest { repository } => repository.as_ref(),
+            _ => None,
         }
     }
 }
@@ -200,19 +216,24 @@ fn read_schema(section: &mut Section<'_>) -> JobWork {
     JobWork::Schema { databases: dump::databases(section) }
 }
 
+/// Whether it is configured shows when all sections are read.
+fn read_repository(section: &mut Section<'_>) -> Option<RepoName> {
+    let name = section.string("repository")?;
+    let parsed = RepoName::parse(&name);
+    if parsed.is_none() {
+        section.fault("repository", format!("`{name}` is not a valid name: {NAME_RULE}"));
+    }
+    parsed
+}
+
 fn read_tables(section: &mut Section<'_>) -> JobWork {
     let (databases, tables) = (dump::databases(section), dump::tables(section));
     JobWork::Tables { databases, tables, filters: dump::filters(section) }
 }
 
 fn read_verify(section: &mut Section<'_>) -> JobWork {
-    let parse = RepoName::parse;
-    let repository = section.string("repository");
-    if let Some(name) = repository.as_deref().filter(|name| parse(name).is_none()) {
-        section.fault("repository", format!("`{name}` is not a valid name: {NAME_RULE}"));
-    }
     JobWork::Verify(VerifyWork {
-        repository: repository.as_deref().and_then(parse),
+        repository: read_repository(section),
         budget: section.size("budget"),
         deep: section.boolean("deep").unwrap_or(false),
         heal: section.boolean("heal").unwrap_or(false),
@@ -220,7 +241,7 @@ fn read_verify(section: &mut Section<'_>) -> JobWork {
 }
 
 /// The named cluster; without a name the only one.
-fn cluster(section: &mut Section<'_>, clusters: &[ClusterConfig]) -> Option<ClusterName> {
+pub(super) fn cluster(section: &mut Section<'_>, clusters: &[ClusterConfig]) -> Option<ClusterName> {
     let names = || clusters.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
     match (section.string("cluster"), clusters) {
         (Some(name), _) => {

@@ -6,6 +6,7 @@ mod alerts;
 mod dump;
 mod jobs;
 mod prefetch;
+mod proof;
 mod tail;
 mod verify;
 
@@ -16,6 +17,7 @@ const AREAS: &[(&[SectionDoc], &[KeyDoc])] = &[
     (prefetch::SECTIONS, prefetch::KEYS),
     (verify::SECTIONS, verify::KEYS),
     (jobs::SECTIONS, jobs::KEYS),
+    (proof::SECTIONS, proof::KEYS),
     (alerts::SECTIONS, alerts::KEYS),
 ];
 
@@ -200,7 +202,7 @@ const KEYS: &[KeyDoc] = &[
     key(RESTORE, "workers", "number", "one per core, at most 8", "2", "Packs fetched and unpacked at once."),
     key(RESTORE, "look_ahead", "number", "8", "8", "WAL segments kept ready ahead of PostgreSQL's replay."),
     key(RESTORE, "scratch_directory", "path", "`scratch` in the state directory", "\"/srv/scratch\"",
-        "Where `restore table` makes its side instance, which has the size of the whole cluster."),
+        "Where `restore table`, drills and restore tests make their instances, which have the size of the whole cluster."),
 
     key(AGENT, "socket", "path", "\"/run/pgkeep/agent.sock\"", "\"/run/pgkeep/agent.sock\"",
         "Where `wal push` and the commands reach the agent. At most 107 bytes."),

@@ -47,6 +47,8 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
     let prefetch = super::prefetch::read(root.table("prefetch"));
     let verify = super::verify::read(root.table("verify"));
     let dump = super::dump::read(root.table("dump"));
+    let proof = super::proof::read(root.table("proof"));
+    let assertions = super::proof::assertions(&mut root, &clusters);
     let alerts = super::alerts::thresholds(root.table("alerts"));
     let alert_sinks = super::alerts::sinks(&mut root);
     let heartbeat = root.table("heartbeat").and_then(super::alerts::heartbeat);
@@ -67,6 +69,8 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
         prefetch,
         verify,
         dump,
+        proof,
+        assertions,
         alerts,
         alert_sinks,
         heartbeat,

@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::estimate::Measured;
 use super::fetch_packs::{self, Fetch};
 use super::lay_out::{self, SideFiles};
 use super::place::DirectoryState;
@@ -78,6 +79,10 @@ pub async fn run(task: &Task<'_>, mut prepared: Prepared) -> Result<Executed> {
     let finished = finish::run(task, &prepared, &mut report).await;
     phases.done("prove");
     report.phases = phases.finish();
+    if !matches!(report.ended, recover::Ended::NotStarted | recover::Ended::Following) {
+        let estimated = plan.estimate.map(|estimate| estimate.seconds);
+        report.measured = Some(Measured::of(&plan, prepared.seconds, &report.phases, estimated));
+    }
     if let Err(e) = &finished {
         report.notes.push(e.to_string());
     }

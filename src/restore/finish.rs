@@ -16,9 +16,8 @@ use crate::error::Result;
 use crate::model::{Lsn, TimelineId};
 use crate::postgres::session::Session;
 use crate::postgres::settings as conf;
-use crate::repository::documents;
-use crate::repository::keys::marks;
 use crate::repository::recovery_plan::FILE_NAME as PLAN_FILE;
+use crate::repository::{Repository, access, documents, reports};
 use crate::util::durable;
 
 /// How far apart the times of two records may be in the wrong order.
@@ -136,11 +135,15 @@ fn side_lines(task: &Task<'_>, plan: &RestorePlan, report: &mut Report) {
 /// repositories. Returns the Markdown's path. A repository that does not take it is a note, not a failure.
 pub async fn write_report(task: &Task<'_>, prepared: &Prepared, report: &mut Report) -> Result<PathBuf> {
     if report.in_place {
-        let key = marks::report(&task.cluster.name, report.started_at, "incident");
         let bytes = Bytes::from(documents::to_bytes(report)?);
-        for repository in &prepared.archive.repositories {
-            if let Err(e) = repository.storage.put(&key, bytes.clone()).await {
-                report.notes.push(format!("the report is not in repository {}: {e}", repository.name));
+        let targets: Vec<&Repository> = prepared.archive.repositories.iter().collect();
+        // A host without a key of its own has a report all the same; only nobody counts with it.
+        let key = access::host_key(task.config).ok();
+        let (name, at) = (&task.cluster.name, report.started_at);
+        for (repository, stored) in reports::put(&targets, name, at, "incident", &bytes, key.as_ref()).await?
+        {
+            if let Err(e) = stored {
+                report.notes.push(format!("the report is not in repository {repository}: {e}"));
             }
         }
     }

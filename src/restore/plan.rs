@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::choose::PassedOver;
+use super::estimate::Estimate;
 use super::locate::Located;
 use super::place::{DirectoryState, PlaceFacts};
 use super::request::{Action, Place, Request};
@@ -40,6 +41,9 @@ pub struct RestorePlan {
     pub server: PlannedServer,
     /// None for a standby.
     pub recovery: Option<RecoveryPlan>,
+    /// How long it will take; None before any was measured.
+    #[serde(default)]
+    pub estimate: Option<Estimate>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -219,6 +223,7 @@ pub fn make(request: &Request, found: &Found<'_>) -> Result<RestorePlan> {
         space,
         server: server(request, found, &recovery)?,
         recovery: (!request.standby).then_some(recovery),
+        estimate: None,
     })
 }
 

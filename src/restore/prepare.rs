@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::before_fork::Cut;
 use super::choose::{self, Candidate};
+use super::estimate::Estimate;
 use super::gather::{Archive, Held, Wal};
 use super::local_wal::{self, LocalFile};
 use super::locate::{Located, Search};
@@ -15,7 +16,7 @@ use super::plan::{self, Found, RestorePlan};
 use super::request::{Place, Request};
 use super::scan::{self, WayFile};
 use super::wal_source::Files;
-use super::{index, survey, tablespaces};
+use super::{estimate, index, past, survey, tablespaces};
 use crate::archive::fork::{self, Chosen};
 use crate::archive::source::Source;
 use crate::codec::Identities;
@@ -26,10 +27,12 @@ use crate::postgres::history::TimelinePath;
 use crate::postgres::privilege::Owner;
 use crate::postgres::service::Service;
 use crate::postgres::tools::Tools;
+use crate::repository::access;
 use crate::repository::continuity::Reach;
 use crate::repository::index::BackupIndex;
 use crate::repository::recovery_plan::RecoveryPlan;
 use crate::repository::signature::PublicHostKey;
+use crate::util::clock::Stopwatch;
 use crate::util::progress::Progress;
 
 /// What a restore is given.
@@ -64,6 +67,8 @@ pub struct Prepared {
     pub tools: Tools,
     /// For a restore in place.
     pub service: Option<Service>,
+    /// How long it took to get here.
+    pub seconds: f64,
 }
 
 pub async fn run(task: &Task<'_>) -> Result<Prepared> {
@@ -71,6 +76,7 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
         // It archives what pg_wal alone holds: whoever has not said to whom is told before the server is stopped.
         task.config.require_encryption()?;
     }
+    let watch = Stopwatch::start();
     task.progress.phase("looking at the archive");
     let archive = Archive::load(task.config, &task.cluster.name, task.only, &task.trusted).await?;
     let state = survey::state(&task.data_directory)?;
@@ -125,12 +131,25 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
         primary_conninfo: task.cluster.primary.clone(),
         warnings,
     };
-    let plan = plan::make(task.request, &found)?;
-    Ok(Prepared { plan, archive, wal, local, chosen, path, located, held, index, tools, service })
+    let mut plan = plan::make(task.request, &found)?;
+    let seconds = watch.elapsed().as_secs_f64();
+    plan.estimate = expected(task, &archive, &plan).await?;
+    Ok(Prepared { plan, archive, wal, local, chosen, path, located, held, index, tools, service, seconds })
+}
+
+/// How long it will take, from how long earlier ones took.
+async fn expected(task: &Task<'_>, archive: &Archive, plan: &RestorePlan) -> Result<Option<Estimate>> {
+    let trust = task.trusted.iter().fold(access::trust(task.config)?, |trust, key| trust.and(key.clone()));
+    let repositories = &archive.repositories;
+    let (past, notes) = past::read(task.config, repositories, &task.cluster.name, &trust, task.now).await;
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    Ok(estimate::estimate(&past.measured, plan.backup.bytes_raw, plan.wal.bytes))
 }
 
 /// Of the backup that was named, of the data directory that is replaced, else of the newest backup.
-fn which_system(task: &Task<'_>, archive: &Archive, state: &DirectoryState) -> Result<SystemId> {
+pub(super) fn which_system(task: &Task<'_>, archive: &Archive, state: &DirectoryState) -> Result<SystemId> {
     if let Some(id) = &task.request.backup {
         let held = archive.backups.get(id).ok_or_else(|| {
             Error::new(Code::NoBackup, "there is no such base backup").at(id).hint("`pgkeep list` shows them")
@@ -145,7 +164,7 @@ fn which_system(task: &Task<'_>, archive: &Archive, state: &DirectoryState) -> R
     archive.newest_system().ok_or_else(|| Error::new(Code::NoBackup, "there is no base backup"))
 }
 
-fn segment_size(archive: &Archive, system: SystemId) -> Result<SegmentSize> {
+pub(super) fn segment_size(archive: &Archive, system: SystemId) -> Result<SegmentSize> {
     let mut of_system = archive.backups.values().filter(|h| h.record.system_identifier == system);
     let base = of_system.find_map(|h| h.record.base.as_ref());
     base.map(|b| b.wal_segment_bytes).ok_or_else(|| Error::new(Code::NoBackup, "there is no base backup"))
@@ -279,7 +298,7 @@ fn fitting(
 }
 
 /// Decides between several contents of one name, on the longest way that is looked at.
-async fn choose_contents(
+pub(super) async fn choose_contents(
     task: &Task<'_>,
     archive: &Archive,
     wal: &Wal,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::estimate::Measured;
 use super::plan::{Commit, Lost, Move, RestorePlan};
 use super::recover::Ended;
 use super::request::Action;
@@ -70,6 +71,9 @@ pub struct Report {
     pub proofs: Vec<Proof>,
     pub phases: Vec<Phase>,
     pub notes: Vec<String>,
+    /// What the next restore can be estimated from.
+    #[serde(default)]
+    pub measured: Option<Measured>,
     /// How to connect, and how to end it: of a side instance.
     pub connect: Option<String>,
     pub ends_with: Option<String>,
@@ -96,6 +100,7 @@ impl Report {
             proofs: Vec::new(),
             phases: Vec::new(),
             notes: plan.warnings.clone(),
+            measured: None,
             connect: None,
             ends_with: None,
         }

@@ -5,18 +5,27 @@
 //! own: nothing of the restored one may reach out of its directory (promise 7).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::locate::Located;
 use super::place::PlaceFacts;
 use super::plan::{RestorePlan, TablespacePlace};
 use super::request::{Action, Place, Request};
 use crate::error::{Code, Error, Result};
-use crate::model::{Inclusion, Target};
+use crate::model::{ClusterName, Inclusion, RepoName, Target};
 use crate::postgres::control_file::ControlFile;
-use crate::postgres::instance::{SOCKET_DIR_BYTES, socket_fits};
+use crate::postgres::instance::{SOCKET_DIR_BYTES, shell_quote, socket_fits};
 use crate::postgres::settings::quote;
 use crate::repository::recovery_plan::RecoveryPlan;
+
+/// `restore_command`: absolute, so that it means the same for PostgreSQL. `%` is PostgreSQL's own sign in it.
+pub fn fetch_command(config: &Path, cluster: &ClusterName, only: Option<&RepoName>) -> Result<String> {
+    let program = std::env::current_exe()
+        .map_err(|e| Error::new(Code::Io, "cannot find this program's own path").because(e))?;
+    let word = |path: &Path| shell_quote(&path.display().to_string()).replace('%', "%%");
+    let repo = only.map(|name| format!(" --repo {name}")).unwrap_or_default();
+    Ok(format!("{} --config {} --cluster {cluster}{repo} wal fetch %f \"%p\"", word(&program), word(config)))
+}
 
 /// What `postgresql.auto.conf` says until recovery has ended. Exactly one target at most.
 pub fn recovery(

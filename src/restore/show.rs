@@ -69,6 +69,13 @@ pub fn titled(plan: &RestorePlan, title: &str) -> String {
         );
     }
     server(&mut page, plan);
+    match &plan.estimate {
+        Some(estimate) => {
+            page.line("takes", estimate.text());
+            page.line("", estimate.parts());
+        }
+        None => page.line("takes", "not known: no drill and no restore has been measured yet"),
+    }
     page.0
 }
 

@@ -26,7 +26,6 @@ mod foreign_keys;
 mod load;
 mod losses;
 mod names;
-pub mod place;
 pub mod plan;
 pub mod report;
 pub mod request;
@@ -42,6 +41,8 @@ use crate::model::{RepoName, Timestamp};
 use crate::postgres::privilege::Owner;
 use crate::repository::signature::PublicHostKey;
 use crate::util::progress::Progress;
+
+pub use super::scratch as place;
 
 use super::prepare::Task;
 use super::request::Request;

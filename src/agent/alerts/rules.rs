@@ -14,6 +14,7 @@ use crate::model::Timestamp;
 mod archive;
 mod backups;
 mod jobs;
+mod objectives;
 mod own;
 mod server;
 mod stores;
@@ -91,6 +92,7 @@ const WAL: &str = "wal-missing-or-damaged.md";
 const BACKUPS: &str = "backups-failing.md";
 const AGENT: &str = "agent-in-trouble.md";
 const DAMAGED: &str = "repository-damaged.md";
+const DRILL: &str = "drill-failed.md";
 
 const fn rule(
     name: &'static str,
@@ -147,7 +149,9 @@ pub const RULES: &[Rule] = &[
         &["backup_size_low", "backup_size_high"], BACKUPS),
     rule("backups-unread", "warning", "What backups there are has not been read for 6 hours.", &[], STORE),
     rule("proof-stale", "warning", "The last proof by a restore is older than this. Begins with the first proof.",
-        &["proof_age"], BACKUPS),
+        &["proof_age"], DRILL),
+    rule("rto-missed", "warning", "The cluster would be back later than `rto` of [proof] asks for; held for 10 minutes.", &[], DRILL),
+    rule("rpo-missed", "critical", "More would be lost than `rpo` of [proof] allows; held for 30 seconds.", &[], DRILL),
     rule("task-failing", "warning", "A part of the agent fails again and again for 5 minutes.", &[], AGENT),
     rule("configuration-refused", "warning",
         "The configuration was to be loaded again and is wrong: the one before it is in use.", &[], AGENT),
@@ -162,6 +166,7 @@ pub fn evaluate(facts: &Snapshot, config: &AlertsConfig, now: Timestamp) -> Vec<
         found.extend(archive::findings(name, cluster, facts.started_at, config, now));
         found.extend(server::findings(name, cluster, config, now));
         found.extend(backups::findings(name, &cluster.backups, config, now));
+        found.extend(objectives::findings(name, cluster, now));
     }
     for (name, store) in &facts.repositories {
         found.extend(stores::findings(name, store, config, now));

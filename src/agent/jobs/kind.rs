@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use super::drill::Proof;
 use super::full::Full;
 use super::logical::Logical;
 use super::verify::Verify;
@@ -15,6 +16,7 @@ use crate::error::Result;
 use crate::model::JobName;
 use crate::util::clock::Clock;
 use crate::util::progress::Progress;
+use crate::verify::report::Kind;
 
 /// What a run works with.
 #[derive(Clone)]
@@ -26,9 +28,9 @@ pub struct JobContext {
     /// For the record of what is made: by it another host of the cluster sees that the job is done. See [`label`].
     pub label: String,
     pub clock: Clock,
-    pub progress: Arc<dyn Progress>,
-    /// For what metrics and alerts are to know besides the run itself.
+    /// What is known of the server and its archive.
     pub board: Board,
+    pub progress: Arc<dyn Progress>,
     /// Cancelled at the deadline and when the agent ends.
     pub cancel: CancellationToken,
     /// To be asked under the lock that the work takes, if it takes one: has another host done it meanwhile?
@@ -62,6 +64,12 @@ pub(super) fn of(work: &JobWork) -> Box<dyn JobKind> {
             Box::new(Logical::tables(databases, tables, filters))
         }
         JobWork::Verify(work) => Box::new(Verify(work.clone())),
+        JobWork::Drill { repository } => {
+            Box::new(Proof { kind: Kind::Drill, repository: repository.clone() })
+        }
+        JobWork::RestoreTest { repository } => {
+            Box::new(Proof { kind: Kind::RestoreTest, repository: repository.clone() })
+        }
     }
 }
 

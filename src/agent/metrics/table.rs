@@ -67,7 +67,7 @@ metrics! {
 
     RPO_SECONDS = Gauge, Seconds, "pgkeep_rpo_seconds", ["cluster"], "If this host died now, commits of the last so many seconds would be lost; +Inf while there is no backup, absent on a standby or while unknown.";
     RPO_BYTES = Gauge, Bytes, "pgkeep_rpo_bytes", ["cluster"], "The same as WAL: flushed by PostgreSQL and in no required repository yet.";
-    RTO_SECONDS = Gauge, Seconds, "pgkeep_rto_estimate_seconds", ["cluster"], "Until the cluster would be back after the loss of this host, computed from the last full backup, the WAL since, and stated rates.";
+    RTO_SECONDS = Gauge, Seconds, "pgkeep_rto_estimate_seconds", ["cluster"], "Until the cluster would be back after the loss of this host, estimated from the last full backup, the WAL since, and what earlier restores took (stated rates while none was measured).";
 
     SERVER_UP = Gauge, Truth, "pgkeep_server_up", ["cluster"], "1 when PostgreSQL answered when it was last asked.";
     SERVER_STANDBY = Gauge, Truth, "pgkeep_server_in_recovery", ["cluster"], "1 on a standby.";

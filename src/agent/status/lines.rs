@@ -38,10 +38,7 @@ pub(super) fn cluster(facts: &ClusterFacts, now: Timestamp) -> Vec<Line> {
     let proof = match facts.backups.proved_at {
         Some(at) => ago(at, now),
         None if facts.backups.last_full.is_none() => "none yet".to_owned(),
-        None => {
-            "none yet; a restore into an empty directory is one:\npgkeep restore --to latest --target-dir DIR"
-                .to_owned()
-        }
+        None => "none yet; a drill is one:\npgkeep drill".to_owned(),
     };
     let mut lines = vec![
         line("would lose", lost(facts, now)),
@@ -77,6 +74,20 @@ fn back(facts: &ClusterFacts) -> String {
         return "not known without a backup (RTO)".to_owned();
     };
     let span = rough(Duration::from_secs(back.seconds));
+    let late = match facts.objectives.rto_seconds {
+        Some(objective) if back.seconds > objective => {
+            format!(", LONGER THAN THE OBJECTIVE of {}", rough(Duration::from_secs(objective)))
+        }
+        _ => String::new(),
+    };
+    if back.measured > 0 {
+        let restores =
+            if back.measured == 1 { "one restore".to_owned() } else { format!("{} restores", back.measured) };
+        let off =
+            back.error_percent.map(|percent| format!(", off by {percent} % (median)")).unwrap_or_default();
+        let (backup, wal) = (human::size(back.backup_bytes), human::size(back.wal_bytes));
+        return format!("about {span} (RTO){late}\nmeasured by {restores}{off}; {backup} and {wal} of WAL");
+    }
     let basis = format!(
         "{} at {}/s, then WAL of {} at {}/s",
         human::size(back.backup_bytes),
@@ -84,7 +95,7 @@ fn back(facts: &ClusterFacts) -> String {
         human::size(back.wal_bytes),
         human::size(exposure::REPLAY_BYTES_PER_SECOND),
     );
-    format!("about {span}, estimated (RTO)\n{basis}")
+    format!("about {span}, estimated (RTO){late}\n{basis}")
 }
 
 fn backup(facts: &ClusterFacts, now: Timestamp) -> String {

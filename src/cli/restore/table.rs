@@ -159,7 +159,7 @@ fn request(args: &Args, config: &Config, cluster: &ClusterConfig, now: Timestamp
     if !scratch.is_absolute() {
         return Err(Error::new(Code::Usage, "`--scratch-dir` needs an absolute path").at(scratch.display()));
     }
-    let work = place::choose(&scratch, now);
+    let work = place::choose(&scratch, place::Purpose::Table, now);
     let database = match &args.database {
         Some(database) => database.clone(),
         None => production::usual_database(cluster)?,

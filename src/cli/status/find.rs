@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::{join, join_all};
 
 use super::WITHIN;
-use crate::agent::board::{ArchiveFacts, BackupFacts, Board, Failure, ServerFacts, Snapshot};
+use crate::agent::board::{ArchiveFacts, BackupFacts, Board, Failure, Objectives, ServerFacts, Snapshot};
 use crate::agent::catalog_facts;
 use crate::config::{ClusterConfig, Config, RepositoryConfig};
 use crate::error::{Code, Error, Result};
@@ -17,6 +17,7 @@ use crate::repository::catalog::watch::Watch;
 use crate::repository::configured::{self, Patience};
 use crate::repository::signature::Trust;
 use crate::repository::{Repository, access};
+use crate::restore::past::{self, Past};
 use crate::util::clock;
 
 pub async fn snapshot(config: &Config) -> Snapshot {
@@ -40,6 +41,12 @@ pub async fn snapshot(config: &Config) -> Snapshot {
         board.cluster(&cluster.name, |facts| match read {
             Ok(found) => facts.backups = found,
             Err(error) => facts.backups.failure = Some(failure(&error)),
+        });
+        let known = proofs(config, &cluster.name, &opened).await;
+        board.cluster(&cluster.name, |facts| {
+            facts.objectives = Objectives::of(config);
+            facts.backups.proved_at = known.proved_at;
+            facts.measured = known.measured;
         });
     }
     board.snapshot()
@@ -90,6 +97,14 @@ async fn backups(
         all.push(within(Watch::default().look(repository, cluster, trust)).await?);
     }
     Ok(BackupFacts { seen_at: Some(clock::now()), ..catalog_facts::facts(&all, system) })
+}
+
+/// What restores have proved and measured; nothing of a store that does not say so in time.
+async fn proofs(config: &Config, cluster: &ClusterName, opened: &BTreeMap<RepoName, Repository>) -> Past {
+    let Ok(trust) = access::trust(config) else { return Past::default() };
+    let repositories: Vec<Repository> = opened.values().cloned().collect();
+    let read = past::read(config, &repositories, cluster, &trust, clock::now());
+    tokio::time::timeout(WITHIN, read).await.map(|(past, _)| past).unwrap_or_default()
 }
 
 async fn server(board: &Board, cluster: &ClusterConfig) -> Option<SystemId> {

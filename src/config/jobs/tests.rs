@@ -133,8 +133,8 @@ fn a_verification_makes_no_backup_and_has_keys_of_its_own() {
     let plain = job("kind = \"verify\"").unwrap().remove(0).work;
     assert_eq!(plain, JobWork::Verify(VerifyWork::default()));
     assert_eq!((plain.kind(), plain.backup_kind()), ("verify", None));
-    let all = "kind = \"verify\"\nrepository = \"us\"\nbudget = \"50GiB\"\ndeep = true\nheal = true";
-    let repository = RepoName::parse("us");
+    let all = "kind = \"verify\"\nrepository = \"disk\"\nbudget = \"50GiB\"\ndeep = true\nheal = true";
+    let repository = RepoName::parse("disk");
     let work = VerifyWork { repository, budget: Some(50 << 30), deep: true, heal: true };
     assert_eq!(job(all).unwrap().remove(0).work, JobWork::Verify(work));
     for wrong in [

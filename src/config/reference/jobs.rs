@@ -16,14 +16,16 @@ pub(super) const KEYS: &[KeyDoc] = &[
         "For `pgkeep jobs` and messages. Hosts of one cluster that share a job give it the same name."),
     key(JOB, "kind", "choice", "required", "\"dump\"",
         "What it does. \"full\": a full base backup; \"dump\": databases by pg_dump; \"schema\": their schema alone; \
-         \"tables\": tables as CSV; \"verify\": a look at everything that is stored."),
+         \"tables\": tables as CSV; \"verify\": a look at everything that is stored; \
+         \"drill\": a restore to a random second beside production that proves itself; \"restore-test\": \
+         the same since the last proof, and the latest dump and the day's exports loaded and counted."),
     key(JOB, "databases", "list", "those of [dump]", "[\"app\"]",
         "Which databases, as in [dump]. For kinds \"dump\", \"schema\" and \"tables\"."),
     key(JOB, "tables", "list", "all; of an export, those of [dump]", "[\"users\"]",
         "Which tables, as in [dump]. For kinds \"dump\" and \"tables\"."),
     key(JOB, "where", "list", "all rows", "[\"users=active and id > 7\"]",
         "TABLE=CONDITION: of the tables so named only the rows for which it holds. For kind \"tables\"."),
-    key(JOB, "repository", "text", "all", "\"us\"", "This repository alone. For kind \"verify\"."),
+    key(JOB, "repository", "text", "all", "\"us\"", "This repository alone. For kinds \"verify\", \"drill\" and \"restore-test\"."),
     key(JOB, "budget", "size", "everything", "\"50GiB\"",
         "How much one run reads, what was checked longest ago first; the next run goes on. For kind \"verify\"."),
     key(JOB, "deep", "yes/no", "false", "true", "Every WAL record is checked, too. For kind \"verify\"."),

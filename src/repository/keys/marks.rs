@@ -24,6 +24,26 @@ pub fn report(cluster: &ClusterName, at: Timestamp, kind: &str) -> String {
     format!("{}{}-{kind}.json", all_reports(cluster), at.compact_micros())
 }
 
+/// Every report of `at` or later comes after this key.
+pub fn reports_before(cluster: &ClusterName, at: Timestamp) -> String {
+    format!("{}{}", all_reports(cluster), at.compact_micros())
+}
+
+/// When and of which kind a report is, by its key; None for signatures and whatever is not a report.
+pub fn parse_report(cluster: &ClusterName, key: &str) -> Option<(Timestamp, String)> {
+    let (at, kind) = time_and_word(key.strip_prefix(&all_reports(cluster))?.strip_suffix(".json")?)?;
+    Some((at, kind.to_owned()))
+}
+
+/// `<time>-<word>`
+fn time_and_word(name: &str) -> Option<(Timestamp, &str)> {
+    let (time, word) = name.split_once('-')?;
+    let at = NaiveDateTime::parse_from_str(time, "%Y%m%dT%H%M%S%.6fZ").ok()?;
+    let at = Timestamp(at.and_utc());
+    let is_word = !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    (is_word && at.compact_micros() == time).then_some((at, word))
+}
+
 /// A mark as its key tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MarkName {
@@ -36,12 +56,8 @@ pub struct MarkName {
 pub fn parse(cluster: &ClusterName, key: &str) -> Option<MarkName> {
     let rest = key.strip_prefix(&all(cluster))?.strip_suffix(".json")?;
     let (backup, name) = rest.split_once('/')?;
-    let (time, mark) = name.split_once('-')?;
-    let at = NaiveDateTime::parse_from_str(time, "%Y%m%dT%H%M%S%.6fZ").ok()?;
-    let at = Timestamp(at.and_utc());
-    let word = !mark.is_empty() && mark.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-    (word && at.compact_micros() == time)
-        .then(|| Some(MarkName { backup: BackupId::parse(backup)?, at, mark: mark.to_owned() }))?
+    let (at, mark) = time_and_word(name)?;
+    Some(MarkName { backup: BackupId::parse(backup)?, at, mark: mark.to_owned() })
 }
 
 #[cfg(test)]
@@ -62,5 +78,19 @@ mod tests {
         assert_eq!(read, MarkName { backup, at, mark: "failed-verification".into() });
         assert_eq!(parse(&main, &format!("{key}.minisig")), None);
         assert_eq!(parse(&main, &key.replace("failed", "Failed")), None);
+    }
+
+    #[test]
+    fn a_report_reads_back_from_its_key() {
+        let main = ClusterName::parse("main").unwrap();
+        let at: Timestamp = "2026-11-22T03:04:05.000006Z".parse().unwrap();
+        let key = report(&main, at, "restore-test");
+        assert_eq!(key, "main/reports/20261122T030405.000006Z-restore-test.json");
+        assert_eq!(parse_report(&main, &key), Some((at, "restore-test".to_owned())));
+        assert_eq!(parse_report(&main, &format!("{key}.minisig")), None);
+        assert_eq!(parse_report(&main, "main/reports/x.json"), None);
+        let earlier = report(&main, at.minus(std::time::Duration::from_secs(1)), "z");
+        let before = reports_before(&main, at);
+        assert!(earlier < before && before < key);
     }
 }

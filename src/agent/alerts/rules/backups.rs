@@ -53,7 +53,7 @@ pub(super) fn findings(
         && now.since(at) > config.proof_age
     {
         let summary = format!("cluster {name}: the last proof by a restore is of {}", at.human());
-        found.push(of("proof-stale").says(summary).mend("pgkeep jobs"));
+        found.push(of("proof-stale").says(summary).mend(format!("pgkeep drill --cluster {name}")));
     }
     found
 }

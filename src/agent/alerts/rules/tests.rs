@@ -346,6 +346,14 @@ const CASES: &[Case] = &[
         Some(("proof-stale", Warning)),
     ),
     ("never proved", |f| cluster(f).backups.proved_at = None, None),
+    ("back within the objective", |f| cluster(f).objectives.rto_seconds = Some(30), None),
+    ("back too late", |f| cluster(f).objectives.rto_seconds = Some(29), Some(("rto-missed", Warning))),
+    ("no more lost than allowed", |f| cluster(f).objectives.rpo_seconds = Some(3), None),
+    (
+        "more lost than allowed",
+        |f| cluster(f).objectives.rpo_seconds = Some(2),
+        Some(("rpo-missed", Critical)),
+    ),
     (
         "task fails",
         |f| f.tasks.values_mut().next().unwrap().failure = Some(failure("panicked")),

@@ -1,0 +1,169 @@
+//! `pgkeep drill`: a restore in earnest, from the repository and the identity alone, that proves itself and goes away.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+
+use super::context::{Context, Outcome};
+use crate::archive::source;
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::model::{Inclusion, Target};
+use crate::postgres::privilege;
+use crate::repository::configured::{self, Patience};
+use crate::repository::signature::PublicHostKey;
+use crate::restore::{production, settings, survey};
+use crate::util::clock::{self, Clock};
+use crate::verify::drill::{self, Drill, Moment};
+use crate::verify::keep::{self, Written};
+use crate::verify::report::{self, Kind, Report};
+use crate::verify::restore_test;
+
+/// Rehearses the whole disaster: restores to a random second beside production, proves it, times it, removes it.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// random (a second of what can be recovered), latest, a time (without a zone it is UTC), lsn:…, xid:…, name:… or
+    /// backup.
+    #[arg(long, value_name = "TARGET", default_value = "random")]
+    to: String,
+    /// Which random second: the same seed chooses the same one of the same window.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Stop just before the target; for a time, xid: and lsn:.
+    #[arg(long)]
+    before: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What a drill and a restore test have in common.
+#[derive(Debug, ClapArgs)]
+pub struct Common {
+    /// Where the instance is made; it needs the room of the whole cluster.
+    #[arg(long, value_name = "DIR")]
+    scratch_dir: Option<PathBuf>,
+    /// Where the report is written, instead of reports in the state directory.
+    #[arg(long, value_name = "DIR")]
+    report_dir: Option<PathBuf>,
+    /// Believe backups signed with this key (RW…), for this once.
+    #[arg(long, value_name = "KEY")]
+    trust: Vec<String>,
+}
+
+pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
+    carry_out(ctx, Kind::Drill, moment(args)?, &args.common)
+}
+
+/// A drill or a restore test, its report written and shown.
+pub fn carry_out(ctx: &Context, kind: Kind, moment: Moment, args: &Common) -> Result<Outcome> {
+    let config = ctx.load_config()?;
+    let cluster = ctx.cluster(&config)?;
+    let scratch = production::scratch_directory(&config, args.scratch_dir.as_deref());
+    let scratch = absolute("--scratch-dir", scratch)?;
+    let report_dir = args.report_dir.clone().map(|dir| absolute("--report-dir", dir)).transpose()?;
+    // Before root is given up: the identity may be root's alone.
+    let identities = source::identities(&config)?;
+    let owner = survey::owner(&scratch)?;
+    let runtime = ctx.runtime()?;
+    privilege::become_owner(owner.clone())?;
+    let drill = Drill {
+        config: &config,
+        cluster,
+        only: ctx.repo.as_ref(),
+        kind,
+        moment,
+        scratch,
+        trusted: args.trust.iter().map(|key| PublicHostKey::parse(key)).collect::<Result<_>>()?,
+        identities,
+        fetch_command: settings::fetch_command(ctx.config_path(), &cluster.name, ctx.repo.as_ref())?,
+        owner,
+        clock: Clock::system(),
+        progress: ctx.progress(),
+        cancel: ctx.cancel.clone(),
+        known_loss: None,
+    };
+    let done = runtime.block_on(async {
+        let mut report = match kind {
+            Kind::Drill => Box::pin(drill::run(&drill)).await?,
+            Kind::RestoreTest => Box::pin(restore_test::run(&drill)).await?,
+        };
+        // What was found is shown, whatever becomes of its files.
+        let written = write(ctx, &config, &mut report, report_dir.as_deref()).await;
+        let written = written.map_err(|e| report.notes.push(format!("the report was not written: {e}"))).ok();
+        Ok::<_, Error>((report, written))
+    });
+    runtime.shutdown_background();
+    let (report, written) = done?;
+    conclude(ctx, &report, written.as_ref())
+}
+
+/// A random second; which one, if nobody says.
+pub fn random(seed: Option<u64>) -> Moment {
+    Moment::Random { seed: seed.unwrap_or_else(|| u64::from(rand::random::<u32>())) }
+}
+
+fn moment(args: &Args) -> Result<Moment> {
+    let inclusion = if args.before { Inclusion::Before } else { Inclusion::After };
+    if args.to == "random" {
+        if args.before {
+            return Err(Error::new(Code::Usage, "`--before` means nothing for a random second")
+                .hint("leave it out, or give a target with --to"));
+        }
+        return Ok(random(args.seed));
+    }
+    if args.seed.is_some() {
+        return Err(Error::new(Code::Usage, "`--seed` is for a random second")
+            .at(format!("--to {}", args.to))
+            .hint("leave it out, or leave out --to"));
+    }
+    let parsed = Target::parse(&args.to, clock::now())?;
+    if args.before && !parsed.target.has_inclusion() {
+        return Err(Error::new(Code::Usage, "`--before` means nothing for this target")
+            .at(format!("--to {}", args.to))
+            .hint("it is for times, xid: and lsn: only"));
+    }
+    Ok(Moment::Given { target: parsed.target, inclusion, zone_assumed: parsed.zone_assumed })
+}
+
+fn absolute(option: &str, path: PathBuf) -> Result<PathBuf> {
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(Error::new(Code::Usage, format!("`{option}` needs an absolute path")).at(path.display()))
+}
+
+/// Into the repositories that were drilled from, and on this host. Stores that have gone away meanwhile do not take the
+/// result away.
+async fn write(
+    ctx: &Context,
+    config: &Config,
+    report: &mut Report,
+    directory: Option<&Path>,
+) -> Result<Written> {
+    let opened = configured::open_all(config, ctx.repo.as_ref(), Patience::default()).await?;
+    let (repositories, down) = opened.into_parts();
+    for (name, _, error) in down {
+        report.notes.push(format!("the report is not in repository {name}: {error}"));
+    }
+    keep::write(config, &repositories, report, directory).await
+}
+
+/// For people on standard error, the report on standard output; 4 unless everything was proved.
+fn conclude(ctx: &Context, report: &Report, written: Option<&Written>) -> Result<Outcome> {
+    if ctx.json {
+        ctx.print_json(report)?;
+    } else {
+        ctx.print(&report::markdown(report))?;
+        if let Some(written) = written {
+            ctx.print(&format!("\nThe same as a page: {}", written.html.display()))?;
+        }
+    }
+    if report.outcome == report::Outcome::Passed {
+        return Ok(Outcome::Done);
+    }
+    for finding in report.findings() {
+        super::report::to_stderr(&format!("WARNING: {finding}"));
+    }
+    ctx.say("see: runbooks/drill-failed.md");
+    Ok(Outcome::Finding)
+}

@@ -1,0 +1,86 @@
+//! Scratch work leaves a reserve of every disk alone: it does not begin without, and ends when it is touched, whoever
+//! wrote the last byte. Production may live on the same disk.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::statvfs::statvfs;
+
+use crate::error::{Code, Error, Result};
+use crate::restore::space::Need;
+use crate::util::human;
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Bytes free for us on the file system of a path, or of what will be its parent.
+pub fn available(path: &Path) -> Result<u64> {
+    let mut there = path;
+    while !there.exists() {
+        there = there.parent().unwrap_or(Path::new("/"));
+    }
+    let stat = statvfs(there).map_err(|e| {
+        Error::new(Code::Io, "cannot ask the file system for its room").at(there.display()).because(e)
+    })?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
+/// Refuses to begin where what is needed leaves less than the reserve.
+pub fn refuse_without(needs: &[Need], reserve: u64) -> Result<()> {
+    match needs.iter().find(|need| need.needed.saturating_add(reserve) > need.available) {
+        None => Ok(()),
+        Some(short) => Err(Error::new(
+            Code::NoSpace,
+            format!(
+                "there is not enough room: {} needed and {} to be left free, {} available",
+                human::size(short.needed),
+                human::size(reserve),
+                human::size(short.available)
+            ),
+        )
+        .at(short.path.display())
+        .hint("free some space there, name another directory with --scratch-dir or scratch_directory in [restore], or lower `reserve` in [proof]")),
+    }
+}
+
+/// Ends with an error when the reserve of one of the disks is touched; else it never ends.
+pub async fn watch(paths: Vec<PathBuf>, reserve: u64) -> Error {
+    loop {
+        for path in &paths {
+            // What cannot be asked now is asked again; the work itself would meet a broken disk.
+            if let Ok(free) = available(path)
+                && free < reserve
+            {
+                return Error::new(
+                    Code::NoSpace,
+                    format!("the disk has {} left, and {} are to be left free", human::size(free), human::size(reserve)),
+                )
+                .at(path.display())
+                .hint("it was ended so that nobody else runs out of room; `reserve` in [proof] says how much that is");
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_needed_and_the_reserve_must_both_fit() {
+        let need = |needed, available| Need { path: PathBuf::from("/scratch"), needed, available };
+        assert!(refuse_without(&[need(10, 30), need(5, 25)], 20).is_ok());
+        assert_eq!(refuse_without(&[need(10, 30), need(6, 25)], 20).unwrap_err().code(), Code::NoSpace);
+        assert!(refuse_without(&[need(u64::MAX, 1)], u64::MAX).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_touched_reserve_ends_the_work_and_an_untouched_one_does_not() {
+        let here = vec![PathBuf::from("/tmp/not/yet/there")];
+        assert_eq!(watch(here.clone(), u64::MAX).await.code(), Code::NoSpace);
+        tokio::select! {
+            _ = watch(here, 0) => panic!("nothing is left free"),
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The nightly restore test: base backup, dump and exports, as a command and as a job.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{EnvOptions, Ledger, Ran, TestEnv, eventually};
+
+const SOON: Duration = Duration::from_mins(1);
+const TEST_DB: &str = "app";
+
+/// A backup with WAL after it, a dump and an export of a database with some rows.
+fn everything(extra: &str) -> TestEnv {
+    let reserve = if extra.contains("reserve") { "" } else { "[proof]\nreserve = \"64MiB\"\n" };
+    let config = format!("[dump]\ntables = [\"users\"]\n{reserve}{extra}");
+    let env = EnvOptions::new(18).pg(|pg| pg.segment_mib(1)).config(&config).build();
+    let mut ledger = Ledger::create(&env.pg);
+    env.pg.sql("create role app_owner");
+    env.pg.sql(&format!("create database {TEST_DB} owner app_owner"));
+    let app = env.pg.session_in(TEST_DB);
+    app.sql(
+        "create table users (id int primary key, \"odd name\" text); set role app_owner; reset role; \
+         insert into users select g, case when g % 3 = 0 then E'two\\nlines, \"quoted\"' end from generate_series(1, 500) g; \
+         create table orders as select g as id from generate_series(1, 20) g",
+    );
+    env.backup();
+    ledger.write(&env.pg, 3);
+    env.pgkeep.run(["backup", "dump"]).ok();
+    env.pgkeep.run(["backup", "tables"]).ok();
+    ledger.write(&env.pg, 3);
+    env.pg.switch_and_archive();
+    env
+}
+
+fn run(env: &TestEnv) -> Ran {
+    env.pgkeep.clone().global("--json").run(["restore-test"])
+}
+
+fn checks<'r>(report: &'r Value, of: &str) -> Vec<(&'r str, &'r str, &'r str)> {
+    let all = report["checks"].as_array().unwrap().iter();
+    let of_it = all.filter(|check| check["of"].as_str().unwrap().starts_with(of));
+    let text = |check: &'r Value, key: &str| check[key].as_str().unwrap();
+    of_it.map(|check| (text(check, "name"), text(check, "verdict"), text(check, "found"))).collect()
+}
+
+#[track_caller]
+fn nothing_is_left(env: &TestEnv) {
+    // Where nothing was made, there is not even the directory.
+    let left = env.state.join("scratch").read_dir().into_iter().flatten();
+    let left: Vec<_> = left.flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn base_backup_dump_and_exports_come_back_and_are_counted() {
+    let assertion =
+        "[[assertion]]\nname = \"users\"\ndatabase = \"app\"\nsql = \"select count(*) = 500 from users\"\n";
+    let env = everything(assertion);
+    let before = env.pg.sql("select datname from pg_database order by 1");
+    let report = run(&env).ok().json();
+    assert_eq!((report["outcome"].as_str(), report["kind"].as_str()), (Some("passed"), Some("restore-test")));
+    let dump = checks(&report, "dump ");
+    assert!(dump.contains(&("database app", "holds", "520 rows in 2 tables")), "{report:#}");
+    assert!(dump.contains(&("assertion users", "holds", "true")), "{report:#}");
+    assert!(dump.iter().any(|(name, ..)| *name == "database postgres"), "{report:#}");
+    let exports = checks(&report, "export ");
+    assert_eq!(exports, [("tables of database app", "holds", "500 rows in 1 tables, as exported")]);
+    assert!(checks(&report, "assertion").contains(&("users", "holds", "true")), "of the base backup too");
+    nothing_is_left(&env);
+    assert_eq!(env.pg.sql("select datname from pg_database order by 1"), before);
+    assert!(env.repo().list_under("main/reports/").iter().any(|key| key.ends_with("-restore-test.json")));
+}
+
+#[test]
+fn a_damaged_dump_and_a_damaged_export_are_found_and_named() {
+    let env = everything("");
+    let keys = env.repo().list_under("main/backups/");
+    let object = |kind: &str, part: &str| {
+        keys.iter()
+            .find(|key| key.contains(kind) && key.contains(part) && !key.contains("json"))
+            .unwrap()
+            .clone()
+    };
+    let (dump, csv) = (object("-dump-", "app"), object("-tables-", "users"));
+    env.repo().flip_a_bit(&dump);
+    env.repo().flip_a_bit(&csv);
+    let ran = run(&env).exits(4).says("drill-failed.md");
+    let report = ran.json();
+    assert_eq!(report["outcome"], "failed");
+    for (of, part) in [("dump ", "-dump-"), ("export ", "-tables-")] {
+        let failed = checks(&report, of);
+        assert!(failed.iter().any(|(_, verdict, _)| *verdict == "fails"), "{report:#}");
+        let named =
+            report["checks"].as_array().unwrap().iter().any(|c| c["of"].as_str().unwrap().contains(part));
+        assert!(named, "{report:#}");
+    }
+    // The base backup's own part was made all the same.
+    assert!(checks(&report, "recovery").iter().all(|(_, verdict, _)| *verdict == "holds"), "{report:#}");
+    nothing_is_left(&env);
+}
+
+#[test]
+fn without_room_it_is_unproved_and_not_passed() {
+    let env = everything("[proof]\nreserve = \"900TiB\"\n");
+    let ran = run(&env).exits(4);
+    let report = ran.json();
+    assert_eq!(report["outcome"], "unproved", "{report:#}");
+    for of in ["base backup", "dump ", "export "] {
+        let all = checks(&report, of);
+        assert!(
+            !all.is_empty() && all.iter().all(|(_, verdict, _)| *verdict == "unproved"),
+            "{of}: {report:#}"
+        );
+    }
+    nothing_is_left(&env);
+}
+
+#[test]
+fn jobs_drill_and_test_and_what_they_prove_is_on_the_screen() {
+    let job = |name: &str, kind: &str| {
+        format!(
+            "[[job]]\nname = \"{name}\"\nkind = \"{kind}\"\nschedule = \"@yearly\"\nrepository = \"repo\"\n"
+        )
+    };
+    let env = everything(&format!(
+        "[proof]\nreserve = \"64MiB\"\nrpo = \"1h\"\nrto = \"1h\"\n{}{}",
+        job("test", "restore-test"),
+        job("drill", "drill")
+    ));
+    let agent = env.start_agent();
+    for name in ["test", "drill"] {
+        env.pgkeep.run(["jobs", "run", name]).ok();
+    }
+    nothing_is_left(&env);
+    let status = || env.pgkeep.run(["status"]).stdout;
+    eventually("the proofs are on the screen", SOON, || status().contains("measured by 2 restores"));
+    assert!(status().contains("last proof   ") && !status().contains("none yet"), "{}", status());
+    agent.terminate();
+    // Without an agent the same is found in the repository.
+    let status = status();
+    assert!(status.contains("measured by 2 restores") && !status.contains("none yet"), "{status}");
+    let reports = env.repo().list_under("main/reports/");
+    let drill = reports.iter().find(|key| key.ends_with("-drill.json")).unwrap();
+    let report: Value = serde_json::from_slice(&env.repo().read(drill)).unwrap();
+    // The agent knows what would be lost, so the objective is kept and not only not shown.
+    let verdicts: Vec<_> =
+        report["objectives"].as_array().unwrap().iter().map(|o| o["verdict"].clone()).collect();
+    assert_eq!(verdicts, ["holds", "holds"], "{report:#}");
+}
