@@ -12,7 +12,7 @@ fn shown(env: &TestEnv, name: &str, ran: &Ran) {
     let mut settings = insta::Settings::clone_current();
     for (pattern, with) in [
         (r"\d{8}T\d{6}Z-full-[0-9a-f]{4}", "BACKUP"),
-        (r"table-\d{8}T\d{6}Z-\d+", "table-RUN"),
+        (r"table-\d{8}T\d{6}Z-\d+-[0-9a-f]{4}", "table-RUN"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?(\+00| UTC)", "TIME"),
         (r"\b[0-9A-F]+/[0-9A-F]{2,8}\b", "LSN"),
         (r"\b[0-9A-F]{24}\b", "SEGMENT"),
