@@ -12,7 +12,7 @@ use super::place::DirectoryState;
 use super::prepare::{self, Task};
 use super::scan;
 use super::wal_source::Files;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::model::{BackupId, Timestamp};
 use std::time::Duration;
 
@@ -57,8 +57,8 @@ pub async fn stretches(task: &Task<'_>) -> Result<Vec<Stretch>> {
 }
 
 /// A random second of them, each as likely as any other, always the same for one seed. Those before `since` do not count,
-/// unless there are no others.
-pub fn random_second(stretches: &[Stretch], since: Option<Timestamp>, seed: u64) -> Result<Timestamp> {
+/// unless there are no others. None: there is none to choose from.
+pub fn random_second(stretches: &[Stretch], since: Option<Timestamp>, seed: u64) -> Option<Timestamp> {
     let newer: Vec<Stretch> = stretches
         .iter()
         .filter(|s| since.is_none_or(|since| s.until > since))
@@ -68,19 +68,18 @@ pub fn random_second(stretches: &[Stretch], since: Option<Timestamp>, seed: u64)
     let micros = |s: &Stretch| u64::try_from(s.until.since(s.from).as_micros()).unwrap_or(u64::MAX);
     let whole = chosen.iter().fold(0u64, |sum, s| sum.saturating_add(micros(s)));
     if whole == 0 {
-        return Err(Error::new(Code::TargetUnreachable, "nothing was committed since the last base backup")
-            .hint("there is no moment to choose from; give one with --to, for example --to latest"));
+        return None;
     }
     let mut at = StdRng::seed_from_u64(seed).random_range(0..whole);
     for stretch in chosen {
         if at < micros(stretch) {
             let exact = stretch.from.plus(Duration::from_micros(at));
             let second = exact.minus(Duration::from_micros(u64::from(exact.0.timestamp_subsec_micros())));
-            return Ok(if second >= stretch.from { second } else { exact });
+            return Some(if second >= stretch.from { second } else { exact });
         }
         at -= micros(stretch);
     }
-    Err(Error::internal("a moment outside of what can be recovered"))
+    None
 }
 
 #[cfg(test)]
@@ -123,6 +122,6 @@ mod tests {
         let short = [stretch("02:00:00.2", "02:00:00.7")];
         let chosen = random_second(&short, None, 1).unwrap();
         assert!(chosen >= short[0].from && chosen < short[0].until);
-        assert_eq!(random_second(&[], None, 1).unwrap_err().code(), Code::TargetUnreachable);
+        assert_eq!(random_second(&[], None, 1), None);
     }
 }

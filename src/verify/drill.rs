@@ -271,9 +271,15 @@ async fn choose(
         Kind::Drill => None,
         Kind::RestoreTest => last_proof(drill, now).await?,
     };
-    let second = reachable::random_second(&stretches, since, seed)?;
-    request.target = Target::Time(second);
+    let second = reachable::random_second(&stretches, since, seed);
     step(report, "choose the moment", watch, false);
+    let Some(second) = second else {
+        // An idle database is no fault, and its backup is to be proved all the same.
+        let words = "nothing was committed since the last base backup, so to the end of WAL";
+        drill.progress.note(words);
+        return Ok(Chosen { words: words.to_owned(), seed: None, stretches });
+    };
+    request.target = Target::Time(second);
     drill.progress.note(&format!("to {}, a random second (--seed {seed})", second.postgres()));
     Ok(Chosen { words: format!("a random second, seed {seed}"), seed: Some(seed), stretches })
 }

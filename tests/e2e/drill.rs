@@ -267,3 +267,13 @@ fn a_fresh_host_drills_from_one_repository_and_the_identity_alone() {
     let notes = report["notes"].to_string();
     assert!(notes.contains("not signed"), "{notes}");
 }
+
+#[test]
+fn an_idle_cluster_is_drilled_to_the_end_of_its_wal() {
+    let env = EnvOptions::new(18).config(ROOM).pg(|pg| pg.segment_mib(1)).build();
+    env.backup();
+    let report = drill(&env, &[]).ok().json();
+    assert_eq!((&report["outcome"], &report["recovered"]["target"]), (&"passed".into(), &"latest".into()));
+    assert!(report["recovered"]["chosen"].as_str().unwrap().contains("nothing was committed"), "{report:#}");
+    nothing_is_left(&env);
+}
