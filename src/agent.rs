@@ -13,6 +13,7 @@
 pub mod alerts;
 pub mod archiver;
 pub mod board;
+pub mod canary;
 pub mod catalog_facts;
 pub mod control;
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::model::{ClusterName, RepoName, Timestamp};
 mod across;
 mod agent;
 pub mod alerts;
+mod canary;
 mod dump;
 pub mod jobs;
 mod prefetch;
@@ -32,6 +33,7 @@ mod verify;
 
 pub use agent::AgentConfig;
 pub use alerts::{AlertsConfig, HeartbeatConfig, SinkConfig};
+pub use canary::CanaryConfig;
 pub use dump::DumpConfig;
 pub use jobs::{JobConfig, JobWork, RunOn, VerifyWork};
 pub use prefetch::PrefetchConfig;
@@ -63,6 +65,7 @@ pub struct Config {
     pub verify: VerifyConfig,
     pub dump: DumpConfig,
     pub proof: ProofConfig,
+    pub canary: CanaryConfig,
     /// In the order of the file; their names differ.
     pub assertions: Vec<AssertionConfig>,
     pub alerts: AlertsConfig,

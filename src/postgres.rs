@@ -24,6 +24,7 @@ pub mod archive_format;
 pub mod archiver;
 pub mod as_owner;
 pub mod backup_session;
+pub mod canary;
 pub mod checksum;
 pub mod connect;
 pub mod conninfo;

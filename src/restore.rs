@@ -5,6 +5,7 @@
 
 pub mod aside;
 mod before_fork;
+pub mod canary;
 pub mod choose;
 mod config_files;
 pub mod connect;

@@ -4,6 +4,7 @@
 //! is no WAL missing. [`drill`] and [`restore_test`] restore in earnest, beside production and without touching it, and say in a
 //! report what was proved and how long it took. What was not looked at is called unproved, never whole.
 
+pub mod canary;
 pub mod drill;
 pub mod inside;
 pub mod integrity;

@@ -14,11 +14,12 @@
 //!   of the parent timeline) is never damage.
 //!
 //! Order: [`page`] and [`record`] know the formats, [`reader`] makes records from pages, [`facts`] reads the few records
-//! that a recovery depends on, [`target`] and [`check`] and [`summary`] draw the conclusions.
+//! that a recovery depends on, [`target`], [`canary`], [`check`] and [`summary`] draw the conclusions.
 //!
 //! All formats are those of little-endian 64-bit servers with 8 KiB WAL blocks (PostgreSQL 14–18); anything else is
 //! refused by the header checks. Sources: `xlog_internal.h`, `xlogrecord.h`, `xlogreader.c`, `xlogrecovery.c`.
 
+pub mod canary;
 pub mod check;
 pub mod checkpoint;
 pub mod end;
@@ -32,6 +33,7 @@ pub mod summary;
 pub mod target;
 pub mod transaction;
 
+pub use canary::{Canary, CanaryWatch};
 pub use check::{SegmentChecker, SegmentVerdict, check_segment};
 pub use checkpoint::WalSettings;
 pub use facts::Fact;

@@ -55,6 +55,8 @@ pub struct ClusterFacts {
     pub server: ServerFacts,
     pub archive: ArchiveFacts,
     pub tail: TailFacts,
+    #[serde(default)]
+    pub canary: CanaryFacts,
     pub backups: BackupFacts,
     /// What the last `verify` job of this agent came to, in each repository.
     #[serde(default)]
@@ -182,6 +184,22 @@ pub struct TailFacts {
     pub plain_bytes_total: u64,
     pub stored_bytes_total: u64,
     pub failures_total: u64,
+    pub failure: Option<Failure>,
+}
+
+/// The row a minute that the agent writes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CanaryFacts {
+    /// The configuration asks for it.
+    pub enabled: bool,
+    /// The server is one: nothing is written there.
+    pub standby: bool,
+    /// The newest row, and when it was written, by the server's clock.
+    pub number: Option<u64>,
+    pub written_at: Option<Timestamp>,
+    /// Written by this agent since its configuration was loaded.
+    pub rows_total: u64,
+    /// Why none is written; None after a success.
     pub failure: Option<Failure>,
 }
 

@@ -49,6 +49,13 @@ fn cluster() -> ClusterFacts {
             scanned_at: Some(at("2026-11-21T13:59:55Z")),
             ..ArchiveFacts::default()
         },
+        canary: CanaryFacts {
+            enabled: true,
+            number: Some(4_211),
+            written_at: Some(at("2026-11-21T13:59:30Z")),
+            rows_total: 4_100,
+            ..CanaryFacts::default()
+        },
         tail: TailFacts {
             enabled: true,
             shipped_to: Some(Lsn(0x10_5000_1000)),

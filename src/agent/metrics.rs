@@ -31,6 +31,7 @@ pub fn render(snapshot: &Snapshot, process: &ProcessFacts, now: Timestamp) -> Re
         server(&mut out, &labels, cluster);
         archive(&mut out, &labels, cluster, now);
         tail(&mut out, &labels, cluster, now);
+        canary(&mut out, &labels, cluster, now);
         backups(&mut out, name, &cluster.backups, now);
         verified(&mut out, name, cluster);
     }
@@ -188,6 +189,18 @@ fn tail(out: &mut Exposition, labels: &[&str], cluster: &ClusterFacts, now: Time
     out.number(t::TAIL_STORED, labels, tail.stored_bytes_total);
     out.number(t::TAIL_FAILURES, labels, tail.failures_total);
     out.failing(t::TAIL_FAILING, labels, tail.failure.as_ref());
+}
+
+fn canary(out: &mut Exposition, labels: &[&str], cluster: &ClusterFacts, now: Timestamp) {
+    let canary = &cluster.canary;
+    if !canary.enabled {
+        return;
+    }
+    out.number(t::CANARY_ROWS, labels, canary.rows_total);
+    let written = canary.written_at.filter(|_| !canary.standby);
+    out.moment(t::CANARY_WRITTEN, labels, written);
+    out.age(t::CANARY_AGE, labels, written, now);
+    out.failing(t::CANARY_FAILING, labels, canary.failure.as_ref());
 }
 
 fn stores(out: &mut Exposition, name: &str, store: &StoreFacts) {

@@ -17,8 +17,8 @@ use super::pulse::Pulse;
 use super::services::Services;
 use super::supervisor::{self, Task};
 use super::{
-    Board, Hub, State, alerts, archiver, catalog_facts, control, http, jobs, memory, prefetch, proof_facts,
-    scheduler, server_facts, service_manager, tail, usage,
+    Board, Hub, State, alerts, archiver, canary, catalog_facts, control, http, jobs, memory, prefetch,
+    proof_facts, scheduler, server_facts, service_manager, tail, usage,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -43,6 +43,7 @@ fn tasks(services: &Services, listener: &control::Listener) -> Vec<Task> {
     tasks.extend(server_facts::tasks(&services.hub));
     tasks.extend(archiver::tasks(services));
     tasks.extend(tail::tasks(services));
+    tasks.extend(canary::tasks(&services.hub));
     tasks.push(scheduler::task(services));
     tasks.extend(catalog_facts::tasks(services));
     tasks.extend(proof_facts::tasks(services));

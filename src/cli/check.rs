@@ -14,6 +14,7 @@ use crate::postgres::facts::ServerFacts;
 use crate::postgres::session::Session;
 
 mod archive;
+mod canary;
 mod dumps;
 mod findings;
 mod host;
@@ -75,6 +76,7 @@ impl Subject<'_> {
             host::data_directory(self.config, self.cluster, facts, &mut findings);
             host::tools(self.cluster, facts, &mut findings).await;
             dumps::all(self, &mut findings).await;
+            canary::all(self, &mut findings).await;
         }
         let facts = connected.as_ref().map(|(_, facts)| facts);
         let repositories = store::all(self, facts, &mut findings).await;

@@ -3,6 +3,7 @@
 //! reader know the same keys, and that the committed files are fresh.
 
 mod alerts;
+mod canary;
 mod dump;
 mod jobs;
 mod prefetch;
@@ -18,6 +19,7 @@ const AREAS: &[(&[SectionDoc], &[KeyDoc])] = &[
     (verify::SECTIONS, verify::KEYS),
     (jobs::SECTIONS, jobs::KEYS),
     (proof::SECTIONS, proof::KEYS),
+    (canary::SECTIONS, canary::KEYS),
     (alerts::SECTIONS, alerts::KEYS),
 ];
 

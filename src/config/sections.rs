@@ -48,6 +48,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
     let verify = super::verify::read(root.table("verify"));
     let dump = super::dump::read(root.table("dump"));
     let proof = super::proof::read(root.table("proof"));
+    let canary = super::canary::read(root.table("canary"));
     let assertions = super::proof::assertions(&mut root, &clusters);
     let alerts = super::alerts::thresholds(root.table("alerts"));
     let alert_sinks = super::alerts::sinks(&mut root);
@@ -70,6 +71,7 @@ pub(super) fn read(path: &Path, text: &str, faults: &Faults) -> Option<Config> {
         verify,
         dump,
         proof,
+        canary,
         assertions,
         alerts,
         alert_sinks,

@@ -13,7 +13,7 @@ use crate::repository::continuity::{Reach, Stop};
 use crate::util::progress::Progress;
 use crate::wal::redirect::Created;
 use crate::wal::target::Stop as StopPoint;
-use crate::wal::{Consistency, TargetScanner, TransactionMark, WalSettings};
+use crate::wal::{Canary, Consistency, TargetScanner, TransactionMark, WalSettings};
 
 /// What is looked for, and where.
 pub struct Search<'a> {
@@ -48,6 +48,8 @@ pub struct Located {
     /// Where the archive's readable WAL of this path ends.
     pub archive_end: Lsn,
     pub created: Vec<Created>,
+    /// The last of the agent's rows that the recovered cluster must have, where the WAL of this recovery has one.
+    pub canary: Option<Canary>,
     /// What the WAL asks of a standby's settings, where that is more than the backup's server had.
     pub asked: Option<WalSettings>,
 }
@@ -209,6 +211,7 @@ impl Search<'_> {
             stop: outcome.stop,
             created: scanned.created,
             asked: scanned.asked,
+            canary: scanned.canary,
         }
     }
 }

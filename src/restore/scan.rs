@@ -10,7 +10,8 @@ use crate::repository::continuity::{Ending, Reach};
 use crate::util::progress::Progress;
 use crate::wal::redirect::Created;
 use crate::wal::{
-    End, Fact, Flow, Outcome, SegmentScan, SegmentSummary, TargetScanner, WalReader, WalSettings,
+    Canary, CanaryWatch, End, Fact, Flow, Outcome, SegmentScan, SegmentSummary, TargetScanner, WalReader,
+    WalSettings,
 };
 
 /// Segments fetched ahead of the reader.
@@ -65,6 +66,8 @@ pub struct Scanned {
     pub created: Vec<Created>,
     /// The most that the replayed records ask of a standby's settings.
     pub asked: Option<WalSettings>,
+    /// The last of the agent's rows that is committed when the recovery ends, as far as this WAL has one.
+    pub canary: Option<Canary>,
     /// The last record read.
     pub last_record: Option<Lsn>,
     /// Where and why reading ended.
@@ -89,6 +92,7 @@ struct Notes {
     needed_to: Option<Lsn>,
     created: Vec<Created>,
     asked: Option<WalSettings>,
+    canary: CanaryWatch,
     last_record: Option<Lsn>,
     failed: Option<Error>,
 }
@@ -103,6 +107,7 @@ impl ScanTask<'_> {
             needed_to: None,
             created: Vec::new(),
             asked: None,
+            canary: CanaryWatch::default(),
             last_record: None,
             failed: None,
         };
@@ -113,7 +118,7 @@ impl ScanTask<'_> {
         while let Some(bytes) = reads.next().await {
             let bytes = bytes?;
             let flow = reader.feed(&bytes, &mut |record| {
-                if record.lsn >= self.start { notes.take(record) } else { Flow::Continue }
+                if record.lsn >= self.start { notes.take(record) } else { notes.pass(record) }
             });
             if let Some(error) = notes.failed {
                 return Err(error);
@@ -134,6 +139,7 @@ impl ScanTask<'_> {
             needed_to: notes.needed_to,
             created: notes.created,
             asked: notes.asked,
+            canary: notes.canary.last(),
             last_record: notes.last_record,
             end,
             broken: cut_off && notes.needed_to.is_none(),
@@ -151,6 +157,11 @@ impl Notes {
             }
         }
     }
+    /// Of before the start: the base backup holds it.
+    fn pass(&mut self, record: &crate::wal::Record<'_>) -> Flow {
+        self.canary.observe(record, Fact::of(record).ok().flatten().as_ref());
+        Flow::Continue
+    }
     fn try_take(&mut self, record: &crate::wal::Record<'_>) -> Result<()> {
         let stopped_before = self.scanner.outcome().stop.is_some();
         self.scanner.observe(record)?;
@@ -163,7 +174,9 @@ impl Notes {
         if record.end_lsn > outcome.end {
             return Ok(());
         }
-        match Fact::of(record)? {
+        let fact = Fact::of(record)?;
+        self.canary.observe(record, fact.as_ref());
+        match fact {
             Some(Fact::TablespaceCreate { oid, path }) => {
                 self.created.push(Created::keep(record, oid, path));
             }

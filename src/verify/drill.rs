@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::report::{Check, Kind, Objective, Report, Step, Verdict};
-use super::{inside, room};
+use super::{canary, inside, room};
 use crate::codec::Identities;
 use crate::config::{AssertionConfig, ClusterConfig, Config};
 use crate::error::{Code, Error, Result};
@@ -238,13 +238,14 @@ async fn attempt(
     let running = restored::restore(&task, prepared, report).await?;
     report.objectives.push(restored::objective(drill.config, report));
     failpoint::reach("drill-after-restore")?;
-    let Some((running, last_kept)) = running else { return Ok(()) };
+    let Some(restored::Opened { running, last_kept, canary }) = running else { return Ok(()) };
 
     let proof = &drill.config.proof;
     drill.progress.phase("asking the restored instance");
     let watch = Stopwatch::start();
     let questions = inside::questions(last_kept, &drill.assertions());
     report.checks.extend(inside::ask(&running, &questions, proof.deadline).await);
+    report.checks.extend(canary::check(&running, &canary, &request.target, &drill.config.canary).await);
     step(report, "questions", watch, false);
     let watch = Stopwatch::start();
     report.checks.push(inside::amcheck(&running, proof, &drill.progress).await);

@@ -62,6 +62,13 @@ pub enum Fact<'a> {
         /// Blocks that remain of the main fork.
         blocks: u32,
     },
+    /// `pg_logical_emit_message`; one that is too long to keep says nothing.
+    LogicalMessage {
+        database: u32,
+        transactional: bool,
+        prefix: &'a [u8],
+        message: &'a [u8],
+    },
 }
 
 impl<'a> Fact<'a> {
@@ -74,6 +81,8 @@ impl<'a> Fact<'a> {
             Rmgr::TABLESPACE => tablespace(record),
             Rmgr::DATABASE => database(record),
             Rmgr::STORAGE => storage(record),
+            // Others' messages mean nothing to a recovery: one that we do not understand is passed over.
+            Rmgr::LOGICAL_MESSAGE => Some(message(record)),
             _ => Some(None),
         };
         found.ok_or_else(|| {
@@ -154,6 +163,22 @@ fn storage<'a>(record: &Record<'a>) -> Parsed<'a> {
     let mut fields = Fields::new(record.main_data()?);
     let blocks = fields.u32()?;
     Some(Some(Fact::RelationTruncate { blocks, relation: RelationLocator::read(&mut fields)? }))
+}
+
+/// `xl_logical_message` of `message.h`; the prefix's length counts its final zero.
+fn message<'a>(record: &Record<'a>) -> Option<Fact<'a>> {
+    if record.opcode() != 0x00 {
+        return None;
+    }
+    let mut fields = Fields::new(record.main_data()?);
+    let database = fields.u32()?;
+    let transactional = fields.u8()? != 0;
+    let _padding = fields.take(3)?;
+    let prefix = usize::try_from(fields.u64()?).ok()?;
+    let bytes = usize::try_from(fields.u64()?).ok()?;
+    let prefix = fields.take(prefix)?.split_last()?.1;
+    let message = fields.take(bytes)?;
+    Some(Fact::LogicalMessage { database, transactional, prefix, message })
 }
 
 fn time(fields: &mut Fields<'_>) -> Option<Timestamp> {

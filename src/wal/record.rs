@@ -20,6 +20,7 @@ impl Rmgr {
     pub const STORAGE: Rmgr = Rmgr(2);
     pub const DATABASE: Rmgr = Rmgr(4);
     pub const TABLESPACE: Rmgr = Rmgr(5);
+    pub const LOGICAL_MESSAGE: Rmgr = Rmgr(21);
 
     /// As `pg_waldump` prints it; None for an extension's manager (15+) or an unused number.
     pub fn name(self) -> Option<&'static str> {

@@ -112,6 +112,17 @@ impl Synth {
     pub fn backup_end(&mut self, start: Lsn) -> Lsn {
         self.record(0, 0x50, 0, &start.0.to_le_bytes())
     }
+    /// `pg_logical_emit_message`.
+    pub fn message(&mut self, xid: u32, database: u32, transactional: bool, prefix: &str, text: &str) -> Lsn {
+        let mut main = database.to_le_bytes().to_vec();
+        main.extend([u8::from(transactional), 0, 0, 0]);
+        main.extend((prefix.len() as u64 + 1).to_le_bytes());
+        main.extend((text.len() as u64).to_le_bytes());
+        main.extend(prefix.as_bytes());
+        main.push(0);
+        main.extend(text.as_bytes());
+        self.record(21, 0, xid, &main)
+    }
     /// A record of another resource manager, `bytes` of main data long.
     pub fn filler(&mut self, bytes: usize) -> Lsn {
         self.record(10, 0, 3, &vec![0xA5; bytes])

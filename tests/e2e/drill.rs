@@ -20,6 +20,9 @@ const SOON: Duration = Duration::from_mins(1);
 /// The disk of a test machine is nobody's but ours.
 const ROOM: &str = "[proof]\nreserve = \"64MiB\"\n";
 
+/// The agent's own witness beside the ledger.
+const CANARY: &str = "[canary]\nenabled = true\ninterval = \"200ms\"\n";
+
 /// How many for each major: a few in CI, as many as somebody asks for (`PGKEEP_TEST_DRILLS`).
 fn how_many(usual: u32) -> u32 {
     std::env::var("PGKEEP_TEST_DRILLS").map_or(usual, |text| text.parse().expect("a number"))
@@ -97,10 +100,15 @@ fn look_inside(env: &TestEnv) -> (Value, Vec<u32>) {
 }
 
 fn drills_end_exactly_where_they_must(major: u32, times: u32) {
-    let env = EnvOptions::new(major).config(ROOM).pg(|pg| pg.segment_mib(1).checksums(true)).build();
+    let options = EnvOptions::new(major).config(ROOM).config(CANARY);
+    let env = options.pg(|pg| pg.segment_mib(1).checksums(true)).build();
     let mut ledger = Ledger::create(&env.pg);
     let bench = Pgbench::begin(&env.pg);
     ledger.write(&env.pg, 3);
+    let agent = env.start_agent();
+    eventually("there is a canary", SOON, || {
+        env.pg.try_sql("select 1 / count(*) from pgkeep.canary").is_ok()
+    });
     env.backup();
     let mut writer = ledger.write_in_background(&env.pg, Duration::from_millis(20));
     let load = Load::begin(&env.pg, Duration::from_millis(100));
@@ -115,8 +123,8 @@ fn drills_end_exactly_where_they_must(major: u32, times: u32) {
         let last = ledger.expect_last(&target, Inclusion::After);
         assert_eq!(ids, (1..=last).collect::<Vec<_>>(), "round {round}, to {target}: {report:#}");
         assert_eq!(report["outcome"], "passed");
-        for name in ["end of recovery", "the cluster is open", "pg_amcheck", "data checksums", "transaction"]
-        {
+        let checks = ["end of recovery", "cluster is open", "pg_amcheck", "data checksums", "transaction"];
+        for name in checks.into_iter().chain(["canary"]) {
             assert_eq!(verdict(&report, name), "holds", "{report:#}");
         }
         let measured = &report["measured"];
@@ -130,7 +138,7 @@ fn drills_end_exactly_where_they_must(major: u32, times: u32) {
         nothing_is_left(&env);
         writer = ledger.write_in_background(&env.pg, Duration::from_millis(20));
     }
-    drop((load, bench));
+    drop((load, bench, agent));
     let _ = writer.stop();
     assert_eq!(u32::try_from(errors.len()).unwrap(), times - 1, "each but the first had an estimate");
     if times > 10 {

@@ -14,6 +14,7 @@ mod agent_server;
 mod agent_watched;
 mod alerts;
 mod backup_full;
+mod canary;
 mod cli_catalog;
 mod cli_setup;
 mod control_file;

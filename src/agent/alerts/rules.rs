@@ -150,6 +150,8 @@ pub const RULES: &[Rule] = &[
     rule("backups-unread", "warning", "What backups there are has not been read for 6 hours.", &[], STORE),
     rule("proof-stale", "warning", "The last proof by a restore is older than this. Begins with the first proof.",
         &["proof_age"], DRILL),
+    rule("canary-silent", "warning",
+        "`[canary]` is on, PostgreSQL answers, and no row could be written for 5 minutes: drills prove less.", &[], DRILL),
     rule("rto-missed", "warning", "The cluster would be back later than `rto` of [proof] asks for; held for 10 minutes.", &[], DRILL),
     rule("rpo-missed", "critical", "More would be lost than `rpo` of [proof] allows; held for 30 seconds.", &[], DRILL),
     rule("task-failing", "warning", "A part of the agent fails again and again for 5 minutes.", &[], AGENT),

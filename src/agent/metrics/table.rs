@@ -104,6 +104,11 @@ metrics! {
     TAIL_FAILURES = Counter, Number, "pgkeep_tail_failures_total", ["cluster"], "Tries to ship a range that failed.";
     TAIL_FAILING = Gauge, Truth, "pgkeep_tail_failing", ["cluster"], "1 from a failed try to the next success.";
 
+    CANARY_ROWS = Counter, Number, "pgkeep_canary_rows_total", ["cluster"], "Rows that this agent has written into the canary's table; absent while it is off.";
+    CANARY_WRITTEN = Gauge, UnixSeconds, "pgkeep_canary_timestamp_seconds", ["cluster"], "When the newest row was written; absent while it is off, and on a standby.";
+    CANARY_AGE = Gauge, Seconds, "pgkeep_canary_age_seconds", ["cluster"], "How long ago that was.";
+    CANARY_FAILING = Gauge, Truth, "pgkeep_canary_failing", ["cluster"], "1 from a row that could not be written to the next one that could; absent while it is off.";
+
     STORE_UP = Gauge, Truth, "pgkeep_store_up", ["repository"], "1 when the store answered the last request; absent before the first.";
     STORE_REQUIRED = Gauge, Truth, "pgkeep_store_required", ["repository"], "1 when archiving waits for this repository.";
     STORE_ANSWERED = Gauge, UnixSeconds, "pgkeep_store_last_answer_timestamp_seconds", ["repository"], "When the store last answered a request.";

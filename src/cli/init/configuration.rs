@@ -48,9 +48,15 @@ impl NewConfiguration {
                 text += &format!("identity_file = {}\n", quoted_path(path));
             }
         }
+        text += CANARY;
         text
     }
 }
+
+/// What is off by default and worth knowing of.
+const CANARY: &str = "\n# A row a minute in a schema of its own (`pgkeep`), by which drills prove that the last row of a restored\n\
+     # moment is the one that it must be. It keeps an idle cluster writing, so it is off until you say so.\n\
+     # [canary]\n# enabled = true\n";
 
 /// A TOML string.
 pub fn quoted(text: &str) -> String {

@@ -4,6 +4,7 @@ use super::Chosen;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::postgres::service::PidFile;
+use crate::restore::canary::{self, Expected};
 use crate::restore::plan::{Commit, RestorePlan};
 use crate::restore::prepare::{Prepared, Task};
 use crate::restore::recover::SIDE_LOG;
@@ -37,7 +38,8 @@ pub(super) async fn restore(
     task: &Task<'_>,
     prepared: Prepared,
     report: &mut Report,
-) -> Result<Option<(Running, Option<Commit>)>> {
+) -> Result<Option<Opened>> {
+    let canary = canary_of(task, &prepared, report).await?;
     let tools = prepared.tools.clone();
     let executed = Box::pin(execute::run(task, prepared)).await?;
     let plan = &executed.plan;
@@ -83,7 +85,29 @@ pub(super) async fn restore(
         superuser,
         log: task.data_directory.join(SIDE_LOG),
     };
-    Ok(Some((running, plan.target.last_kept)))
+    Ok(Some(Opened { running, last_kept: plan.target.last_kept, canary }))
+}
+
+/// A restored instance that answers, and what it must have.
+pub(super) struct Opened {
+    pub(super) running: Running,
+    pub(super) last_kept: Option<Commit>,
+    pub(super) canary: Expected,
+}
+
+/// What WAL says of the canary. Nobody waits for it where there is none and none is asked for.
+async fn canary_of(task: &Task<'_>, prepared: &Prepared, report: &mut Report) -> Result<Expected> {
+    match prepared.located.canary {
+        Some(canary) => Ok(Expected::Row(canary)),
+        None if !task.config.canary.enabled => Ok(Expected::NoneSince(None)),
+        None => {
+            let watch = Stopwatch::start();
+            let expected = canary::expected(prepared, &*task.progress).await?;
+            let seconds = watch.elapsed().as_secs_f64();
+            report.steps.push(Step { name: "look for the canary".to_owned(), seconds, counts: false });
+            Ok(expected)
+        }
+    }
 }
 
 /// Whether the cluster came back in time.

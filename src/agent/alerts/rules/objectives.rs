@@ -1,4 +1,5 @@
-//! What the configuration says may be lost and how long a return may take, beside what it would be now.
+//! What the configuration says may be lost and how long a return may take, beside what it would be now; and the canary, by
+//! which drills prove it.
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::util::human::rough;
 /// A backup of another size, or a burst of WAL, may pass.
 const RTO_HOLD: Duration = Duration::from_mins(10);
 const RPO_HOLD: Duration = Duration::from_secs(30);
+const CANARY_HOLD: Duration = Duration::from_mins(5);
 
 pub(super) fn findings(name: &ClusterName, facts: &ClusterFacts, now: Timestamp) -> Vec<Finding> {
     let of = |rule| Finding::new(rule, "cluster", name);
@@ -40,6 +42,14 @@ pub(super) fn findings(name: &ClusterName, facts: &ClusterFacts, now: Timestamp)
         );
         let mend = format!("pgkeep status --cluster {name}");
         found.push(of("rpo-missed").critical().says(summary).mend(mend).hold(RPO_HOLD));
+    }
+    // A server that is down is another alert.
+    if let Some(failure) = facts.canary.failure.as_ref().filter(|_| facts.canary.enabled)
+        && facts.server.error.is_none()
+    {
+        let summary = format!("cluster {name}: the canary is not written: {}", failure.text);
+        let mend = format!("pgkeep check --cluster {name}");
+        found.push(of("canary-silent").says(summary).mend(mend).hold(CANARY_HOLD));
     }
     found
 }

@@ -345,6 +345,19 @@ const CASES: &[Case] = &[
         |f| cluster(f).backups.proved_at = Some(ago(35 * DAY + 1)),
         Some(("proof-stale", Warning)),
     ),
+    (
+        "no canary",
+        |f| {
+            cluster(f).canary.failure = Some(failure("permission denied"));
+            cluster(f).canary.enabled = true;
+        },
+        Some(("canary-silent", Warning)),
+    ),
+    (
+        "a canary that was switched off",
+        |f| cluster(f).canary.failure = Some(failure("permission denied")),
+        None,
+    ),
     ("never proved", |f| cluster(f).backups.proved_at = None, None),
     ("back within the objective", |f| cluster(f).objectives.rto_seconds = Some(30), None),
     ("back too late", |f| cluster(f).objectives.rto_seconds = Some(29), Some(("rto-missed", Warning))),
