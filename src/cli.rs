@@ -28,6 +28,7 @@ pub mod jobs;
 pub mod key;
 pub mod list;
 pub mod man;
+mod passphrase;
 pub mod progress;
 pub mod report;
 pub mod restore;

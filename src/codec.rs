@@ -14,6 +14,7 @@
 mod header;
 mod keys;
 mod open;
+mod passphrase;
 mod protection;
 mod seal;
 #[cfg(test)]
@@ -22,7 +23,8 @@ mod zstd_frames;
 
 pub use header::WalObjectHeader;
 pub use keys::{GeneratedIdentity, Identities};
-pub use open::{Opened, SeekableSource, open_frame, open_sealed, open_wal_object};
+pub use open::{Opened, SeekableSource, open_frame, open_sealed, open_wal_object, unlocks};
+pub use passphrase::{LOCKED_IDENTITY, Passphrase, lock, unlock};
 pub use protection::{Protection, Recipients};
 pub use seal::{SealWriter, Sealed};
 pub use zstd_frames::FRAME_BYTES;

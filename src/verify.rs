@@ -9,6 +9,7 @@ pub mod drill;
 pub mod inside;
 pub mod integrity;
 pub mod keep;
+pub mod kit;
 pub mod report;
 pub mod restore_test;
 pub mod room;

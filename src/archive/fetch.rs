@@ -20,7 +20,7 @@ use super::source::{self, Source};
 use super::{serve, spool};
 use crate::config::{ClusterConfig, Config};
 use crate::error::{Code, Error, Result};
-use crate::model::{RepoName, SegmentName, Timestamp, WalFileName};
+use crate::model::{RepoName, SegmentName, SystemId, Timestamp, WalFileName};
 use crate::postgres::control_file::ControlFile;
 use crate::repository::configured::Patience;
 use crate::repository::recovery_plan::{Decision, FILE_NAME, IN_FORCE_WHILE, RecoveryPlan};
@@ -115,6 +115,9 @@ pub fn run(
             decision => fetch_planned(request, runtime, &plan, file, decision, open),
         };
     }
+    if !standby && from_ending_restore(request, file, control.system) {
+        return Ok(Fetched::Delivered);
+    }
     let cluster = free::Cluster { size: control.wal_segment_size, system: control.system, standby };
     if let Some(fetched) = from_agent(request, file, cluster, agent) {
         return Ok(fetched);
@@ -151,6 +154,20 @@ fn from_agent(
         }
         Told::Failed(_) | Told::Nothing => None,
     }
+}
+
+/// PostgreSQL removes the signal before it writes the history of its new timeline, for which it asks once more for the history
+/// that it came from. The restore still serves then, and has it, also where this process could not open it.
+fn from_ending_restore(request: &Request<'_>, file: WalFileName, system: SystemId) -> bool {
+    let WalFileName::History(_) = file else { return false };
+    let plan = read_plan(request.data_directory).ok().flatten().filter(|p| p.system_identifier == system);
+    if !plan.is_some_and(|plan| matches!(plan.decide(file), Decision::History { .. })) {
+        return false;
+    }
+    let deadline = request.config.archive.fetch_deadline;
+    let Ok(Some(spooled)) = serve::ask(request.data_directory, file, deadline) else { return false };
+    let destination = request.data_directory.join(request.destination);
+    spool::take_over(&spooled, &destination, spool::file_mode(request.data_directory)).is_ok()
 }
 
 /// The plan, if there is one.

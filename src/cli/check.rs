@@ -18,6 +18,7 @@ mod canary;
 mod dumps;
 mod findings;
 mod host;
+mod kit;
 mod server;
 mod store;
 
@@ -80,6 +81,7 @@ impl Subject<'_> {
         }
         let facts = connected.as_ref().map(|(_, facts)| facts);
         let repositories = store::all(self, facts, &mut findings).await;
+        kit::all(self, &repositories, &mut findings).await;
         match &connected {
             Some((session, facts)) if !args.no_segment => {
                 archive::round_trip(self, session, facts, &repositories, &mut findings).await;

@@ -1,11 +1,14 @@
 //! `pgkeep drill`: a restore in earnest, from the repository and the identity alone, that proves itself and goes away.
 
+mod kit;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 
 use super::context::{Context, Outcome};
 use crate::archive::source;
+use crate::codec::Identities;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::model::{Inclusion, Target};
@@ -16,7 +19,7 @@ use crate::restore::{production, settings, survey};
 use crate::util::clock::{self, Clock};
 use crate::verify::drill::{self, Drill, Moment};
 use crate::verify::keep::{self, Written};
-use crate::verify::report::{self, Kind, Report};
+use crate::verify::report::{self, FromKit, Kind, Report};
 use crate::verify::restore_test;
 
 /// Rehearses the whole disaster: restores to a random second beside production, proves it, times it, removes it.
@@ -32,6 +35,13 @@ pub struct Args {
     /// Stop just before the target; for a time, xid: and lsn:.
     #[arg(long)]
     before: bool,
+    /// From this recovery kit alone, a directory or a tar file: nothing of this host's configuration, keys or state is used.
+    /// Needs --scratch-dir; the report goes there, too.
+    #[arg(long, value_name = "DIR|FILE.tar")]
+    kit: Option<PathBuf>,
+    /// Read the kit's passphrase from the first line of this file instead of asking for it.
+    #[arg(long, value_name = "FILE", requires = "kit")]
+    passphrase_file: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -51,18 +61,57 @@ pub struct Common {
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
-    carry_out(ctx, Kind::Drill, moment(args)?, &args.common)
+    let moment = moment(args)?;
+    let Some(place) = &args.kit else {
+        return carry_out(ctx, Kind::Drill, moment, &args.common, Origin::of_host(ctx)?);
+    };
+    let scratch = args.common.scratch_dir.clone().map(|dir| absolute("--scratch-dir", dir)).transpose()?;
+    let (file, trusted) = (args.passphrase_file.as_deref(), args.common.trusted()?);
+    let origin = kit::origin(ctx, place, file, scratch.as_deref(), &trusted)?;
+    carry_out(ctx, Kind::Drill, moment, &args.common, origin)
+}
+
+impl Common {
+    fn trusted(&self) -> Result<Vec<PublicHostKey>> {
+        self.trust.iter().map(|key| PublicHostKey::parse(key)).collect()
+    }
+}
+
+/// What a drill is carried out from.
+pub struct Origin {
+    config: Config,
+    /// For PostgreSQL's `restore_command`.
+    config_path: PathBuf,
+    identities: Option<Identities>,
+    kit: Option<FromKit>,
+    /// Goes away with it.
+    private: Option<tempfile::TempDir>,
+}
+
+impl Origin {
+    /// This host's own configuration. Before root is given up: the identity may be root's alone.
+    pub fn of_host(ctx: &Context) -> Result<Self> {
+        let config = ctx.load_config()?;
+        let identities = source::identities(&config)?;
+        let config_path = ctx.config_path().to_owned();
+        Ok(Self { config, config_path, identities, kit: None, private: None })
+    }
 }
 
 /// A drill or a restore test, its report written and shown.
-pub fn carry_out(ctx: &Context, kind: Kind, moment: Moment, args: &Common) -> Result<Outcome> {
-    let config = ctx.load_config()?;
+pub fn carry_out(
+    ctx: &Context,
+    kind: Kind,
+    moment: Moment,
+    args: &Common,
+    origin: Origin,
+) -> Result<Outcome> {
+    let Origin { config, config_path, identities, kit, private } = origin;
     let cluster = ctx.cluster(&config)?;
     let scratch = production::scratch_directory(&config, args.scratch_dir.as_deref());
     let scratch = absolute("--scratch-dir", scratch)?;
     let report_dir = args.report_dir.clone().map(|dir| absolute("--report-dir", dir)).transpose()?;
-    // Before root is given up: the identity may be root's alone.
-    let identities = source::identities(&config)?;
+    let report_dir = report_dir.or_else(|| kit.as_ref().map(|_| scratch.clone()));
     let owner = survey::owner(&scratch)?;
     let runtime = ctx.runtime()?;
     privilege::become_owner(owner.clone())?;
@@ -73,9 +122,9 @@ pub fn carry_out(ctx: &Context, kind: Kind, moment: Moment, args: &Common) -> Re
         kind,
         moment,
         scratch,
-        trusted: args.trust.iter().map(|key| PublicHostKey::parse(key)).collect::<Result<_>>()?,
+        trusted: args.trusted()?,
         identities,
-        fetch_command: settings::fetch_command(ctx.config_path(), &cluster.name, ctx.repo.as_ref())?,
+        fetch_command: settings::fetch_command(&config_path, &cluster.name, ctx.repo.as_ref())?,
         owner,
         clock: Clock::system(),
         progress: ctx.progress(),
@@ -87,12 +136,14 @@ pub fn carry_out(ctx: &Context, kind: Kind, moment: Moment, args: &Common) -> Re
             Kind::Drill => Box::pin(drill::run(&drill)).await?,
             Kind::RestoreTest => Box::pin(restore_test::run(&drill)).await?,
         };
+        report.kit = kit;
         // What was found is shown, whatever becomes of its files.
         let written = write(ctx, &config, &mut report, report_dir.as_deref()).await;
         let written = written.map_err(|e| report.notes.push(format!("the report was not written: {e}"))).ok();
         Ok::<_, Error>((report, written))
     });
     runtime.shutdown_background();
+    drop(private);
     let (report, written) = done?;
     conclude(ctx, &report, written.as_ref())
 }
@@ -140,6 +191,11 @@ async fn write(
     report: &mut Report,
     directory: Option<&Path>,
 ) -> Result<Written> {
+    if let Some(directory) = directory.filter(|_| report.kit.is_some()) {
+        // Nobody could believe it there: a kit holds no key that signs.
+        report.notes.push("the report is not in the repositories: a recovery kit cannot sign".to_owned());
+        return keep::on_this_host(report, directory);
+    }
     let opened = configured::open_all(config, ctx.repo.as_ref(), Patience::default()).await?;
     let (repositories, down) = opened.into_parts();
     for (name, _, error) in down {

@@ -1,4 +1,6 @@
-//! `pgkeep key new|show`.
+//! `pgkeep key new|show|kit`.
+
+mod kit;
 
 use std::path::{Path, PathBuf};
 
@@ -24,12 +26,14 @@ pub enum Command {
     },
     /// Shows who can read the backups and whom this host believes; no secrets.
     Show,
+    Kit(kit::Args),
 }
 
 pub fn run(ctx: &Context, command: &Command) -> Result<Outcome> {
     match command {
         Command::New { output } => new(ctx, output.as_deref())?,
         Command::Show => show(ctx)?,
+        Command::Kit(args) => return kit::run(ctx, args),
     }
     Ok(Outcome::Done)
 }

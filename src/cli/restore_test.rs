@@ -3,7 +3,7 @@
 use clap::Args as ClapArgs;
 
 use super::context::{Context, Outcome};
-use super::drill::{self, Common};
+use super::drill::{self, Common, Origin};
 use crate::error::Result;
 use crate::verify::report::Kind;
 
@@ -18,5 +18,5 @@ pub struct Args {
 }
 
 pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
-    drill::carry_out(ctx, Kind::RestoreTest, drill::random(args.seed), &args.common)
+    drill::carry_out(ctx, Kind::RestoreTest, drill::random(args.seed), &args.common, Origin::of_host(ctx)?)
 }

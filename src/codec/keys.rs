@@ -71,6 +71,17 @@ impl Identities {
     pub fn recipients(&self) -> Vec<String> {
         self.0.iter().map(|i| i.to_public().to_string()).collect()
     }
+    /// The text of an identity file that holds these.
+    pub fn file_text(&self) -> Zeroizing<String> {
+        let lines = self.0.iter().map(|identity| {
+            let secret = identity.to_string();
+            Zeroizing::new(format!("# public key: {}\n{}\n", identity.to_public(), secret.expose_secret()))
+        });
+        lines.fold(Zeroizing::new(String::new()), |mut text, line| {
+            text.push_str(&line);
+            text
+        })
+    }
     pub(super) fn iter(&self) -> impl Iterator<Item = &dyn age::Identity> {
         self.0.iter().map(|i| i as &dyn age::Identity)
     }

@@ -117,6 +117,15 @@ fn decrypt<B: BufRead>(source: B, key: &str, identities: Option<&Identities>) ->
     decryptor.decrypt(identities.iter()).map_err(|e| age_error(e, key))
 }
 
+/// Whether these identities open an object, by its first bytes alone: its header names whom it is for, and is
+/// authenticated by the key that they unwrap. `head` must hold all of the header, 64 KiB do. What is not encrypted opens.
+pub fn unlocks(head: &[u8], key: &str, identities: Option<&Identities>) -> Result<()> {
+    if is_encrypted(key)? {
+        decrypt(head, key, identities)?;
+    }
+    Ok(())
+}
+
 fn age_error(error: age::DecryptError, key: &str) -> Error {
     match error {
         age::DecryptError::NoMatchingKeys => Error::new(

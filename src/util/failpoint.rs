@@ -40,6 +40,7 @@ pub const NAMES: &[&str] = &[
     "fetch-panic",
     "job-begun",
     "job-ended",
+    "kit-before-name",
     "push-after-upload",
     "push-before-answer",
     "push-before-upload",

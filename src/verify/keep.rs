@@ -30,7 +30,11 @@ pub async fn write(
 ) -> Result<Written> {
     store(config, repositories, report).await?;
     let usual = past::directory(config, &report.cluster);
-    let directory = directory.unwrap_or(&usual);
+    on_this_host(report, directory.unwrap_or(&usual))
+}
+
+/// JSON, Markdown and HTML in this directory, and nowhere else.
+pub fn on_this_host(report: &Report, directory: &Path) -> Result<Written> {
     durable::make_dirs(directory, 0o700)?;
     let stem = directory.join(format!("{}-{}", report.started_at.compact_micros(), report.kind.as_str()));
     let name = |extension: &str| {

@@ -151,6 +151,16 @@ impl Outcome {
     }
 }
 
+/// The recovery kit that a drill used, and nothing else of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromKit {
+    pub made_at: Timestamp,
+    /// Where it was made.
+    pub host: String,
+    /// Of the recipients.
+    pub fingerprint: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub format: u32,
@@ -160,6 +170,8 @@ pub struct Report {
     pub cluster: ClusterName,
     /// The one that was used alone (`--repo`).
     pub only: Option<RepoName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kit: Option<FromKit>,
     pub started_at: Timestamp,
     pub finished_at: Timestamp,
     pub outcome: Outcome,
@@ -185,6 +197,7 @@ impl Report {
             host: crate::util::host::name(),
             cluster: cluster.clone(),
             only: only.cloned(),
+            kit: None,
             started_at,
             finished_at: started_at,
             outcome: Outcome::Unproved,

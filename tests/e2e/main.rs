@@ -28,6 +28,7 @@ mod dump;
 mod fetch_in_recovery;
 mod fork;
 mod harness;
+mod kit;
 mod leaks;
 mod neighbours;
 mod open_by_hand;

@@ -69,8 +69,13 @@ fn check_line(check: &Check) -> String {
 
 /// What was brought back, as names and values.
 pub(super) fn facts(report: &Report) -> Vec<(&'static str, String)> {
-    let Some(recovered) = &report.recovered else { return Vec::new() };
-    let mut facts = vec![("Target", format!("{} ({})", recovered.target, recovered.chosen))];
+    let kit = report.kit.as_ref().map(|kit| {
+        let made = format!("made {} on {}", kit.made_at.human(), kit.host);
+        ("From a recovery kit alone", format!("{made}, recipients {}", kit.fingerprint))
+    });
+    let mut facts: Vec<_> = kit.into_iter().collect();
+    let Some(recovered) = &report.recovered else { return facts };
+    facts.push(("Target", format!("{} ({})", recovered.target, recovered.chosen)));
     for stretch in &recovered.stretches {
         let (from, until) = (stretch.from.human(), stretch.until.human());
         facts.push(("Could be recovered", format!("{from} to {until}, from {} on", stretch.oldest_backup)));

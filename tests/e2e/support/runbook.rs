@@ -19,7 +19,8 @@ impl Runbook {
         let path = format!("{}/runbooks/{name}.md", env!("CARGO_MANIFEST_DIR"));
         Self::parse(&std::fs::read_to_string(path).unwrap())
     }
-    fn parse(page: &str) -> Self {
+    #[track_caller]
+    pub fn parse(page: &str) -> Self {
         let (mut blocks, mut open, mut step) = (Vec::new(), None::<String>, 0);
         for line in page.lines() {
             match &mut open {
