@@ -100,8 +100,11 @@ pub fn strip(config: &Config, text: &str, trusted: &[String], head: &str) -> Res
     }
     let body = toml::to_string_pretty(&kept)
         .map_err(|e| Error::internal("a configuration that is no TOML").because(e))?;
-    let notes: String = out.left_out.iter().map(|line| format!("#   {line}\n")).collect();
-    let notes = if notes.is_empty() { notes } else { format!("# Left out:\n{notes}") };
+    let mut notes = String::new();
+    for (number, line) in out.left_out.iter().enumerate() {
+        let head = if number == 0 { "# Left out:\n" } else { "" };
+        notes.push_str(&format!("{head}#   {line}\n"));
+    }
     out.text = format!("{head}{notes}\n{body}");
     Config::parse(&config.path, &out.text)
         .map_err(|e| Error::internal("the kit's configuration has a fault").because(e))?;

@@ -204,7 +204,9 @@ fn afterwards(left_out: &[String]) -> String {
     );
     if !left_out.is_empty() {
         text.push_str("4. What the lost host had besides, and the kit's configuration lacks:\n\n");
-        left_out.iter().for_each(|line| text.push_str(&format!("   * {line}\n")));
+        for line in left_out {
+            text.push_str(&format!("   * {line}\n"));
+        }
     }
     text.push('\n');
     text
@@ -226,6 +228,8 @@ fn otherwise(contents: &Contents) -> String {
     text.push_str("* `kit.json`: recipients, repositories, trusted hosts, backups that were tried\n* `runbooks/`: what to do when it goes differently\n");
     let _ = writeln!(text, "* `{CHECKSUMS}`: for `sha256sum -c`\n");
     text.push_str("The public keys of the hosts whose backups are believed:\n\n");
-    contents.trusted_hosts.iter().for_each(|host| text.push_str(&format!("* `{host}`\n")));
+    for host in &contents.trusted_hosts {
+        text.push_str(&format!("* `{host}`\n"));
+    }
     text
 }
