@@ -84,6 +84,44 @@ pub async fn checksums(tools: &Tools, owner: &Owner, data: &Path, within: Durati
     Ok(Checked::Damaged(wrong))
 }
 
+/// The type as which a fresh server of any encoding and locale reads a column's text exactly as production does, without
+/// lengths, which count characters there and bytes here. None for what depends on more (`jsonb`, `money`, types of the user).
+pub fn checkable(type_name: &str) -> Option<String> {
+    const PLAIN: [&str; 19] = [
+        "smallint",
+        "integer",
+        "bigint",
+        "real",
+        "double precision",
+        "numeric",
+        "boolean",
+        "date",
+        "time without time zone",
+        "time with time zone",
+        "timestamp without time zone",
+        "timestamp with time zone",
+        "uuid",
+        "bytea",
+        "oid",
+        "inet",
+        "cidr",
+        "macaddr",
+        "bit varying",
+    ];
+    if let Some(element) = type_name.strip_suffix("[]") {
+        return checkable(element).map(|element| format!("{element}[]"));
+    }
+    let name = match (type_name.split_once('('), type_name.split_once(')')) {
+        (Some((head, _)), Some((_, tail))) => format!("{head}{tail}"),
+        _ => type_name.to_owned(),
+    };
+    let name = name.trim();
+    if name == "interval" || name.starts_with("interval ") {
+        return Some("interval".to_owned());
+    }
+    PLAIN.contains(&name).then(|| name.to_owned())
+}
+
 fn first_lines(text: &str) -> Vec<String> {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let mut kept: Vec<String> = lines.by_ref().take(LINES).map(str::to_owned).collect();
@@ -106,9 +144,14 @@ impl Session {
         rows.first().map_or(Ok(None), |row| get(row, 0))
     }
 
-    /// Begins to load a CSV with a header into a table of text columns that only this session sees.
-    pub async fn copy_of_text(&self, columns: &[&str], encoding: &str) -> Result<CopyIn<'_>> {
-        let all: Vec<String> = columns.iter().map(|c| format!("{} text", quote_identifier(c))).collect();
+    /// Begins to load a CSV with a header into a table that only this session sees. `columns`: names, and types as
+    /// `format_type` says them; PostgreSQL reads each value as its type where [`checkable`] knows it, else as text.
+    pub async fn copy_of_columns(&self, columns: &[(&str, &str)], encoding: &str) -> Result<CopyIn<'_>> {
+        let column = |(name, type_name): &(&str, &str)| {
+            let type_name = checkable(type_name).unwrap_or_else(|| "text".to_owned());
+            format!("{} {type_name}", quote_identifier(name))
+        };
+        let all: Vec<String> = columns.iter().map(column).collect();
         let make = format!(
             "DROP TABLE IF EXISTS pg_temp.loaded; CREATE TEMPORARY TABLE loaded ({})",
             all.join(", ")

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{EnvOptions, Ledger, Ran, TestEnv, eventually};
+use crate::support::{EnvOptions, Ledger, Ran, TestEnv, eventually, forge};
 
 const SOON: Duration = Duration::from_mins(1);
 const TEST_DB: &str = "app";
@@ -97,6 +97,25 @@ fn a_damaged_dump_and_a_damaged_export_are_found_and_named() {
     // The base backup's own part was made all the same.
     assert!(checks(&report, "recovery").iter().all(|(_, verdict, _)| *verdict == "holds"), "{report:#}");
     nothing_is_left(&env);
+}
+
+#[test]
+fn a_value_that_does_not_fit_its_column_is_found_in_an_export_whose_digests_are_right() {
+    let env = everything("");
+    let keys = env.repo().list_under("main/backups/");
+    let csv = keys.iter().find(|key| key.contains("-tables-") && key.contains("/csv/")).unwrap();
+    let undo = forge::object(&env, csv, |plain| {
+        let text = String::from_utf8(plain).unwrap();
+        assert!(text.contains("\n250,"), "{text}");
+        text.replace("\n250,", "\ntwo hundred and fifty,").into_bytes()
+    });
+    let report = run(&env).exits(4).json();
+    let exports = checks(&report, "export ");
+    let named = |(name, verdict, found): &(&str, &str, &str)| {
+        name.contains("users") && *verdict == "fails" && found.contains("two hundred and fifty")
+    };
+    assert!(exports.iter().any(named), "{exports:?}");
+    undo.undo();
 }
 
 #[test]

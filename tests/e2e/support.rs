@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod env;
+pub mod forge;
 pub mod fsck;
 pub mod heads;
 pub mod ledger;

@@ -148,7 +148,11 @@ impl BackupCheck {
                 drain(&mut opened)?;
                 Ok(())
             })?;
-            return self.load(repository, keys, watch).map(|_| ());
+            return match *self.load(repository, keys, watch)? {
+                // A pack was read first and has done without: what is wrong is told here, so it is looked at again.
+                Facts::Unknown => self.read_facts(repository, keys, watch).map(|_| ()),
+                Facts::Base(_) | Facts::Logical(_) => Ok(()),
+            };
         }
         let facts = match self.load(repository, keys, watch) {
             Err(Trouble::Store(error)) => return Err(Trouble::Store(error)),

@@ -69,8 +69,11 @@ fn opening(contents: &Contents) -> String {
     }
     let proved: Vec<String> =
         contents.proved.iter().map(|one| format!("{} in {}", one.backup, one.repository)).collect();
-    let proved =
-        if proved.is_empty() { "none: there was no backup yet".to_owned() } else { proved.join(", ") };
+    let proved = match (contents.is_complete(), proved.as_slice()) {
+        (false, _) => "none, for there was no identity to try".to_owned(),
+        (true, []) => "none: there was no backup yet".to_owned(),
+        (true, proved) => proved.join(", "),
+    };
     let _ = write!(
         text,
         "\nBackups that the identity was seen to open when the kit was made: {proved}. Newer ones are opened as long as\n\
@@ -162,15 +165,24 @@ fn stores(contents: &Contents) -> String {
         return text;
     }
     text.push_str(
-        "The access keys are in no kit. Whoever runs the store makes new ones if the old are lost: reading is enough. In the\n\
-         shell in which you go on (only those of the repository that you use):\n\n```\n",
+        "\nThe access keys are in no kit. Whoever runs the store makes new ones if the old are lost; for the restore alone, reading\n\
+         is enough. In the shell in which you go on (only those of the repository that you use):\n\n```\n",
     );
-    for variable in variables {
-        let _ = writeln!(text, "read -rs {variable} && export {variable}");
+    for variable in &variables {
+        let _ = writeln!(text, "read -rsp '{variable}: ' {variable} && export {variable}");
     }
     text.push_str(
-        "```\n\nOn a machine that has its rights from elsewhere (a role, a profile) remove `[repository.credentials]` from the\n\
-         configuration instead. Temporary keys need a third line there: `session_token = { env = \"…\" }`.\n\n",
+        "```\n\nPostgreSQL does not see the variables of your shell, and the restored cluster archives again. So that it can, put the\n\
+         keys into files that are its user's alone:\n\n```\n",
+    );
+    for variable in &variables {
+        let file = format!("{HOME}/{variable}");
+        let _ = writeln!(text, "printf %s \"${variable}\" | install -m 0600 -o postgres /dev/stdin {file}");
+        let _ = writeln!(text, "sed -i 's#env = \"{variable}\"#file = \"{file}\"#' {HOME}/{CONFIGURATION}");
+    }
+    text.push_str(
+        "```\n\nOn a machine that has its rights from elsewhere (a role, a profile) remove `[repository.credentials…]` from the\n\
+         configuration instead. Temporary keys need a third one: `session_token = { env = \"…\" }`.\n\n",
     );
     text
 }
@@ -228,6 +240,9 @@ fn otherwise(contents: &Contents) -> String {
     text.push_str("* `kit.json`: recipients, repositories, trusted hosts, backups that were tried\n* `runbooks/`: what to do when it goes differently\n");
     let _ = writeln!(text, "* `{CHECKSUMS}`: for `sha256sum -c`\n");
     text.push_str("The public keys of the hosts whose backups are believed:\n\n");
+    if contents.trusted_hosts.is_empty() {
+        text.push_str("* none was known: every backup needs `--trust RW…`\n");
+    }
     for host in &contents.trusted_hosts {
         text.push_str(&format!("* `{host}`\n"));
     }

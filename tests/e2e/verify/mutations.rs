@@ -90,14 +90,22 @@ fn yields(env: &TestEnv, name: &str) -> String {
 
 #[test]
 fn every_mutation_that_changes_a_restore_is_found() {
-    let (rounds, seed) = (number("PGKEEP_TEST_MUTATIONS", 8), number("PGKEEP_TEST_SEED", 0x5eed));
-    let env = options(18).build();
-    fill(&env);
+    every_mutation_is_found(&options(18).build(), 8);
+}
+
+#[test]
+fn every_mutation_of_a_bucket_that_changes_a_restore_is_found() {
+    every_mutation_is_found(&options(18).s3_repository("repo", true).build(), 4);
+}
+
+fn every_mutation_is_found(env: &TestEnv, usual: u64) {
+    let (rounds, seed) = (number("PGKEEP_TEST_MUTATIONS", usual), number("PGKEEP_TEST_SEED", 0x5eed));
+    fill(env);
     verify(&env.pgkeep, &[]).assert_clean();
     let store = env.repo();
     let whole: BTreeMap<String, Vec<u8>> =
         store.list().into_iter().map(|key| (key.clone(), store.read(&key))).collect();
-    let before = yields(&env, "before");
+    let before = yields(env, "before");
     let mut dice = Dice(seed | 1);
     let (mut found, mut harmless) = (0, Vec::new());
     for round in 0..rounds {
@@ -107,7 +115,7 @@ fn every_mutation_that_changes_a_restore_is_found() {
             Some(0) => {
                 // Not accused: then nothing of a restore may have changed.
                 assert_eq!(
-                    yields(&env, &format!("round-{round}")),
+                    yields(env, &format!("round-{round}")),
                     before,
                     "round {round} of {seed:#x}: {what}"
                 );
