@@ -30,7 +30,7 @@ use crate::error::{Code, Error, Result};
 use crate::util::clock::Deadline;
 
 pub use super::service::Status;
-pub use scratch::{Scratch, scratch_settings};
+pub use scratch::{Scratch, init as init_scratch, scratch_settings};
 
 /// `sockaddr_un.sun_path` less its end, less `/.s.PGSQL.65535`.
 pub const SOCKET_DIR_BYTES: usize = 107 - 15;

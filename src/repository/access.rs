@@ -77,14 +77,16 @@ pub fn identities(config: &Config) -> Result<Option<Identities>> {
     }
 }
 
-/// What opens manifests and indexes: the identities, and this host's metadata key where there is one.
-pub fn metadata_identities(config: &Config) -> Result<Option<Identities>> {
+/// What opens manifests and indexes: the identities, this host's metadata key where there is one, and those that were
+/// `given` (loaded before root was given up).
+pub fn metadata_identities(config: &Config, given: Option<&Identities>) -> Result<Option<Identities>> {
     let own = KeyFiles::of(config).metadata_key();
     let own = if own.exists() { Some(Identities::load(&own)?) } else { None };
-    Ok(match (identities(config)?, own) {
-        (Some(given), Some(own)) => Some(given.and(&own)),
-        (given, own) => given.or(own),
-    })
+    let configured = identities(config)?;
+    Ok([own.as_ref(), given]
+        .into_iter()
+        .flatten()
+        .fold(configured, |all, more| Some(all.map_or_else(|| more.clone(), |all| all.and(more)))))
 }
 
 /// The key that signs what this host writes.

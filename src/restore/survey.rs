@@ -237,7 +237,7 @@ pub fn refuse_used_homes(request: &Request, homes: &[PathBuf], facts: &PlaceFact
 }
 
 /// Of the file system that `path` is on, or will be on.
-fn disk(path: &Path) -> Result<Disk> {
+pub fn disk(path: &Path) -> Result<Disk> {
     let mut there = path;
     while !there.exists() {
         there = there.parent().unwrap_or(Path::new("/"));

@@ -109,10 +109,7 @@ fn conclude(drill: &Drill<'_>, report: &mut Report, done: Result<()>, removed: &
         Ok(()) => {}
         Err(e) if says_nothing_of_backups(e.code()) => return Err(e),
         Err(e) => {
-            report.error = Some(match e.hint_text() {
-                Some(hint) => format!("{e} ({hint})"),
-                None => e.to_string(),
-            });
+            report.error = Some(e.with_hint());
         }
     }
     report.finished_at = drill.clock.now().max(report.started_at);

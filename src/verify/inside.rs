@@ -80,7 +80,13 @@ impl Inside for Assertion {
         Check::new("assertion", self.0.name.clone(), "true")
     }
     async fn ask(&self, running: &Running, within: Duration) -> Result<(bool, String)> {
-        let session = running.connect(&self.0.database).await?;
+        self.ask_in(&running.connect(&self.0.database).await?, within).await
+    }
+}
+
+impl Assertion {
+    /// The same in a session with its database, whatever that is called there.
+    pub async fn ask_in(&self, session: &Session, within: Duration) -> Result<(bool, String)> {
         let said = session.assertion(&self.0.sql, within).await?;
         let words = said.map_or_else(|| "null".to_owned(), |truth| truth.to_string());
         Ok((said == Some(true), words))
@@ -99,10 +105,7 @@ pub async fn ask(running: &Running, questions: &[Box<dyn Inside>], within: Durat
     let mut answers = Vec::with_capacity(questions.len());
     for question in questions {
         let check = question.check();
-        answers.push(match question.ask(running, within).await {
-            Ok((holds, found)) => check.found(holds, found),
-            Err(e) => check.found(false, e.to_string()),
-        });
+        answers.push(check.answered(question.ask(running, within).await));
     }
     answers
 }

@@ -7,6 +7,7 @@ mod text;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Result;
 use crate::model::{BackupId, ClusterName, Lsn, RepoName, TimelineId, Timestamp};
 use crate::restore::estimate::{Estimate, Measured};
 use crate::restore::plan::Commit;
@@ -81,6 +82,13 @@ impl Check {
         self.verdict = if holds { Verdict::Holds } else { Verdict::Fails };
         self.found = found.into();
         self
+    }
+    /// What a question gave: whether it holds, and what was found. An error is an answer too: it does not hold.
+    pub fn answered(self, answer: Result<(bool, String)>) -> Self {
+        match answer {
+            Ok((holds, found)) => self.found(holds, found),
+            Err(e) => self.found(false, e.to_string()),
+        }
     }
     pub fn unproved(mut self, why: impl Into<String>) -> Self {
         self.verdict = Verdict::Unproved;

@@ -20,6 +20,7 @@ use crate::codec::Identities;
 use crate::error::{Code, Error, Result};
 use crate::model::{BackupKind, PgMajor};
 use crate::repository::access;
+use crate::repository::logical_index::LogicalIndex;
 use crate::repository::signature::Verdict;
 use crate::restore::gather::{Archive, Held};
 use crate::restore::scratch;
@@ -90,11 +91,7 @@ async fn find(test: &Drill<'_>, report: &mut Report) -> Result<Option<Found>> {
     let wanted = |kind: BackupKind| matches!(kind, BackupKind::Dump | BackupKind::Tables);
     let (config, name) = (test.config, &test.cluster.name);
     let archive = Archive::load_kinds(config, name, test.only, &test.trusted, wanted).await?;
-    let identities = access::metadata_identities(config)?;
-    let identities = match (identities, &test.identities) {
-        (Some(own), Some(given)) => Some(own.and(given)),
-        (own, given) => own.or_else(|| given.clone()),
-    };
+    let identities = access::metadata_identities(config, test.identities.as_ref())?;
     let dump = newest(&archive, BackupKind::Dump).last().cloned();
     let exports = exports::of_the_day(newest(&archive, BackupKind::Tables));
     if dump.is_none() {
@@ -146,6 +143,19 @@ async fn restore(test: &Drill<'_>, found: Found, report: &mut Report) -> Result<
 
 fn step(report: &mut Report, name: &str, watch: Stopwatch) {
     report.steps.push(Step { name: name.to_owned(), seconds: watch.elapsed().as_secs_f64(), counts: false });
+}
+
+/// The index of a backup; one that cannot be read is a failed check, and None.
+async fn index_of(
+    archive: &Archive,
+    held: &Held,
+    identities: Option<&Identities>,
+    of: &str,
+    report: &mut Report,
+) -> Option<LogicalIndex> {
+    let read = archive.index(held, identities, LogicalIndex::read).await;
+    let check = |e: &Error| Check::new(of, "its index can be read", "").essential().found(false, said(e));
+    read.map_err(|e| report.checks.push(check(&e))).ok()
 }
 
 /// Those that are trusted, the oldest first, by the database's clock.

@@ -4,24 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::statvfs::statvfs;
-
 use crate::error::{Code, Error, Result};
 use crate::restore::space::Need;
+use crate::restore::survey;
 use crate::util::human;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Bytes free for us on the file system of a path, or of what will be its parent.
 pub fn available(path: &Path) -> Result<u64> {
-    let mut there = path;
-    while !there.exists() {
-        there = there.parent().unwrap_or(Path::new("/"));
-    }
-    let stat = statvfs(there).map_err(|e| {
-        Error::new(Code::Io, "cannot ask the file system for its room").at(there.display()).because(e)
-    })?;
-    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    Ok(survey::disk(path)?.available)
 }
 
 /// Refuses to begin where what is needed leaves less than the reserve.

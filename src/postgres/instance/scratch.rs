@@ -38,13 +38,7 @@ impl Scratch {
             Some(short)
         };
         let data = directory.path().join("data");
-        let run = tools.run("initdb", owner, INITDB_WITHIN).arg("-D").arg(&data);
-        // Its socket lies in a directory that only the owner can enter.
-        let run =
-            run.args(["-U", SUPERUSER, "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]).args(initdb);
-        run.run().await?.success().map_err(|e| {
-            Error::new(Code::Tools, "cannot make a scratch cluster").at(data.display()).because(e)
-        })?;
+        init(tools, owner, &data, initdb, "cannot make a scratch cluster").await?;
         let options = StartOptions {
             settings: scratch_settings(socket.as_ref().map_or(directory.path(), tempfile::TempDir::path)),
             log_file: directory.path().join("server.log"),
@@ -67,6 +61,15 @@ impl Scratch {
         drop(self.instance);
         self.directory.close().map_err(|e| Error::io("cannot remove the scratch directory", path, e))
     }
+}
+
+/// `initdb` for a cluster that nobody will need after a crash. `failed` is what its error says.
+pub async fn init(tools: &Tools, owner: &Owner, data: &Path, more: &[&str], failed: &str) -> Result<()> {
+    let run = tools.run("initdb", owner, INITDB_WITHIN).arg("-D").arg(data);
+    // Its socket lies in a directory that only the owner can enter.
+    let run = run.args(["-U", SUPERUSER, "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]).args(more);
+    run.run().await?.success().map_err(|e| Error::new(Code::Tools, failed).at(data.display()).because(e))?;
+    Ok(())
 }
 
 /// No TCP, no archiving, no durability: nobody will need it after a crash.

@@ -46,11 +46,7 @@ pub async fn run(task: &DatabaseTask<'_>) -> Result<Prepared> {
     let logical = |kind: BackupKind| !kind.is_base();
     let archive =
         Archive::load_kinds(task.config, &task.cluster.name, task.only, &task.trusted, logical).await?;
-    let metadata = access::metadata_identities(task.config)?;
-    let metadata = match (metadata, &task.identities) {
-        (Some(own), Some(given)) => Some(own.and(given)),
-        (own, given) => own.or_else(|| given.clone()),
-    };
+    let metadata = access::metadata_identities(task.config, task.identities.as_ref())?;
     let dump = [BackupKind::Dump];
     let chosen =
         choose::choose(&archive, &request.from, &request.database, &dump, metadata.as_ref(), |_, d| whole(d));

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
-use crate::codec::{Identities, open_sealed};
+use crate::codec::{Identities, from_io, open_sealed};
 use crate::error::{Code, Error, Result};
 use crate::model::ClusterName;
 use crate::repository::Repository;
@@ -15,6 +17,8 @@ use crate::repository::record::{BackupRecord, ObjectEntry};
 use crate::repository::replaced;
 
 const BUFFER: usize = 256 << 10;
+/// Pieces on their way.
+const WAITING: usize = 4;
 
 /// Where it lies. Read it as often as needed, on blocking threads.
 #[derive(Clone)]
@@ -93,6 +97,47 @@ impl StoredStream {
         };
         let opened = open_sealed(joined, &self.key, self.identities.as_ref())?;
         Ok(BufReader::with_capacity(BUFFER, opened))
+    }
+}
+
+impl StoredStream {
+    /// From the beginning, read on a blocking thread, which ends with the stream, with an error (the last piece) or when
+    /// nobody takes any more. A thread that died is an error too.
+    pub fn pieces(&self) -> mpsc::Receiver<Result<Bytes>> {
+        let (pieces, mailbox) = mpsc::channel(WAITING);
+        let from = self.clone();
+        let failed = pieces.clone();
+        let reader = tokio::task::spawn_blocking(move || from.send(&pieces));
+        tokio::spawn(async move {
+            if let Err(e) = reader.await {
+                let _ = failed.send(Err(Error::internal("a reader died").because(e))).await;
+            }
+        });
+        mailbox
+    }
+
+    fn send(&self, pieces: &mpsc::Sender<Result<Bytes>>) {
+        let read = |open: &mut dyn BufRead| -> Result<Option<Bytes>> {
+            let mut piece = vec![0; BUFFER];
+            let n = open
+                .read(&mut piece)
+                .map_err(|e| from_io("the export cannot be read to its end", &self.place(), e))?;
+            piece.truncate(n);
+            Ok((n > 0).then(|| piece.into()))
+        };
+        let mut open = match self.open() {
+            Ok(open) => open,
+            Err(error) => {
+                let _ = pieces.blocking_send(Err(error));
+                return;
+            }
+        };
+        while let Some(piece) = read(&mut open).transpose() {
+            let ends = piece.is_err();
+            if pieces.blocking_send(piece).is_err() || ends {
+                return;
+            }
+        }
     }
 }
 

@@ -4,15 +4,16 @@
 use std::sync::Arc;
 
 use super::cluster::Cluster;
-use super::said;
+use super::{index_of, said};
 use crate::codec::Identities;
 use crate::error::{Code, Result};
-use crate::repository::logical_index::{IndexedDatabase, LogicalIndex};
+use crate::repository::logical_index::IndexedDatabase;
 use crate::restore::database::{self, DatabaseRequest, DatabaseTask};
 use crate::restore::gather::{Archive, Held};
 use crate::restore::logical::Wanted;
 use crate::util::human;
 use crate::verify::drill::Drill;
+use crate::verify::inside::Assertion;
 use crate::verify::report::{Check, Report};
 use crate::verify::room;
 
@@ -29,15 +30,7 @@ pub(super) async fn restore(
     report: &mut Report,
 ) -> Result<()> {
     let of = format!("dump {}", dump.record.id);
-    let index = match archive.index(dump, identities, LogicalIndex::read).await {
-        Ok(index) => index,
-        Err(e) => {
-            report
-                .checks
-                .push(Check::new(&of, "its index can be read", "").essential().found(false, said(&e)));
-            return Ok(());
-        }
-    };
+    let Some(index) = index_of(archive, dump, identities, &of, report).await else { return Ok(()) };
     for indexed in &index.databases {
         let rows = format!("{} rows in {} tables", indexed.rows(), indexed.tables.len());
         let check = Check::new(&of, format!("database {}", indexed.name), rows).essential();
@@ -115,12 +108,8 @@ async fn one(
         let check =
             Check::new(&format!("dump {}", dump.record.id), format!("assertion {}", assertion.name), "true");
         let session = cluster.connect(&done.database).await?;
-        report.checks.push(match session.assertion(&assertion.sql, test.config.proof.deadline).await {
-            Ok(found) => {
-                check.found(found == Some(true), found.map_or_else(|| "null".to_owned(), |f| f.to_string()))
-            }
-            Err(e) => check.found(false, e.to_string()),
-        });
+        let answer = Assertion(assertion).ask_in(&session, test.config.proof.deadline).await;
+        report.checks.push(check.answered(answer));
     }
     cluster.connect("template1").await?.drop_database(&done.database).await
 }

@@ -3,19 +3,15 @@
 //!
 //! A copy that cannot be read is told, and the next repository's is loaded.
 
-use std::io::Read;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
-
 use super::cluster::Cluster;
-use super::said;
-use crate::codec::{Identities, from_io};
+use super::{index_of, said};
+use crate::codec::Identities;
 use crate::error::{Code, Error, Result};
 use crate::postgres::session::Session;
 use crate::repository::Repository;
-use crate::repository::logical_index::{IndexedCsv, IndexedTable, LogicalIndex};
+use crate::repository::logical_index::{IndexedCsv, IndexedTable};
 use crate::restore::gather::{Archive, Held};
 use crate::restore::logical::StoredStream;
 use crate::util::human;
@@ -24,9 +20,6 @@ use crate::verify::report::{Check, Report};
 use crate::verify::room;
 
 const DAY: Duration = Duration::from_hours(24);
-const PIECE: usize = 256 << 10;
-/// Pieces on their way.
-const WAITING: usize = 4;
 /// Text in a table, beside the bytes of the file.
 const ROOM_FACTOR: u64 = 2;
 
@@ -46,15 +39,7 @@ pub(super) async fn load(
     report: &mut Report,
 ) -> Result<()> {
     let of = format!("export {}", export.record.id);
-    let index = match archive.index(export, identities, LogicalIndex::read).await {
-        Ok(index) => index,
-        Err(e) => {
-            report
-                .checks
-                .push(Check::new(&of, "its index can be read", "").essential().found(false, said(&e)));
-            return Ok(());
-        }
-    };
+    let Some(index) = index_of(archive, export, identities, &of, report).await else { return Ok(()) };
     test.progress.phase("loading the exports");
     let session = cluster.for_exports().await?;
     for database in &index.databases {
@@ -122,59 +107,20 @@ async fn one(
     let stream = StoredStream::new(repository, &test.cluster.name, &export.record, &csv.object, identities)?;
     let columns: Vec<(&str, &str)> =
         csv.columns.iter().map(|column| (column.name.as_str(), column.type_name.as_str())).collect();
+    let mut pieces = stream.pieces();
     if columns.is_empty() {
-        // Each row is an empty line.
-        return Ok(tokio::task::spawn_blocking(move || lines(&stream))
-            .await
-            .map_err(|e| Error::internal("a reader died").because(e))??
-            .saturating_sub(1));
+        // Each row is an empty line, as is the header.
+        let mut lines = 0_u64;
+        while let Some(piece) = pieces.recv().await {
+            lines += memchr::memchr_iter(b'\n', &piece?).count() as u64;
+        }
+        return Ok(lines.saturating_sub(1));
     }
     let mut rows = session.copy_of_columns(&columns, &csv.encoding).await?;
-    let (pieces, mut mailbox) = mpsc::channel::<Result<Bytes>>(WAITING);
-    let reader = tokio::task::spawn_blocking(move || send(&stream, &pieces));
-    while let Some(piece) = mailbox.recv().await {
+    while let Some(piece) = pieces.recv().await {
         rows.send(piece?).await?;
     }
-    reader.await.map_err(|e| Error::internal("a reader died").because(e))?;
     let taken = rows.finish().await?;
     tracing::debug!(table = %table.name, taken, "loaded");
     Ok(taken)
-}
-
-fn lines(stream: &StoredStream) -> Result<u64> {
-    let mut text = Vec::new();
-    stream
-        .open()?
-        .read_to_end(&mut text)
-        .map_err(|e| from_io("the export cannot be read to its end", &stream.place(), e))?;
-    Ok(text.split(|byte| *byte == b'\n').count().saturating_sub(1) as u64)
-}
-
-/// On a blocking thread; its error is the last piece.
-fn send(stream: &StoredStream, pieces: &mpsc::Sender<Result<Bytes>>) {
-    let mut open = match stream.open() {
-        Ok(open) => open,
-        Err(error) => {
-            let _ = pieces.blocking_send(Err(error));
-            return;
-        }
-    };
-    loop {
-        let mut piece = vec![0; PIECE];
-        let sent = match open.read(&mut piece) {
-            Ok(0) => return,
-            Ok(n) => {
-                piece.truncate(n);
-                pieces.blocking_send(Ok(piece.into()))
-            }
-            Err(e) => {
-                let error = from_io("the export cannot be read to its end", &stream.place(), e);
-                let _ = pieces.blocking_send(Err(error));
-                return;
-            }
-        };
-        if sent.is_err() {
-            return;
-        }
-    }
 }

@@ -22,7 +22,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::{BackupId, BackupKind, Lsn, RepoName, SystemId, TableName, Timestamp};
 use crate::postgres::conninfo::ConnInfo;
 use crate::postgres::databases::{NewDatabase, new_role};
-use crate::postgres::instance::{Instance, StartOptions};
+use crate::postgres::instance::{Instance, StartOptions, init_scratch, scratch_settings};
 use crate::postgres::session::Session;
 use crate::postgres::tools::Tools;
 use crate::postgres::{connect_to, service};
@@ -38,7 +38,6 @@ use crate::restore::table::Job;
 use crate::restore::table::place::{self, Place};
 use crate::util::{failpoint, human};
 
-const INITDB_WITHIN: Duration = Duration::from_mins(5);
 const OPEN_WITHIN: Duration = Duration::from_mins(2);
 const SUPERUSER: &str = "postgres";
 const PORT: u16 = 5432;
@@ -83,11 +82,7 @@ pub async fn prepare(job: &Job<'_>, wanted: &Wanted, production: &Production) ->
     job.progress.phase("looking at the dumps and exports");
     let logical = |kind: BackupKind| !kind.is_base();
     let archive = Archive::load_kinds(job.config, &job.cluster.name, job.only, &job.trusted, logical).await?;
-    let identities = access::metadata_identities(job.config)?;
-    let identities = match (identities, &job.identities) {
-        (Some(own), Some(given)) => Some(own.and(given)),
-        (own, given) => own.or_else(|| given.clone()),
-    };
+    let identities = access::metadata_identities(job.config, job.identities.as_ref())?;
     let database = &job.request.database;
     let kinds = [BackupKind::Dump, BackupKind::Tables];
     let fits = |_: &_, indexed: &IndexedDatabase| fits(indexed, &job.request.tables);
@@ -279,13 +274,9 @@ pub(super) async fn make(job: &Job<'_>, prepared: Prepared, place: &Place) -> Re
 /// Makes and starts a cluster that only we reach; where its socket is. Its place stops and removes it.
 async fn start(job: &Job<'_>, tools: &Tools, at: &Place) -> Result<std::path::PathBuf> {
     let data = place::data_directory(&at.directory);
-    let run = tools.run("initdb", &job.owner, INITDB_WITHIN).arg("-D").arg(&data);
-    let run = run.args(["-U", SUPERUSER, "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]);
-    run.run().await?.success().map_err(|e| {
-        Error::new(Code::Tools, "cannot make the side instance").at(data.display()).because(e)
-    })?;
+    init_scratch(tools, &job.owner, &data, &[], "cannot make the side instance").await?;
     let socket = place::socket_directory(&at.directory).unwrap_or_else(|| data.clone());
-    let mut settings = crate::postgres::instance::scratch_settings(&socket);
+    let mut settings = scratch_settings(&socket);
     settings.push(("port".to_owned(), PORT.to_string()));
     let options = StartOptions { settings, log_file: at.directory.join("server.log") };
     let mut instance = Instance::start(tools, &data, &job.owner, &options)?;

@@ -7,9 +7,6 @@
 use std::io::Read;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
-
 use super::not_in;
 use crate::codec::{Identities, from_io};
 use crate::error::{Code, Error, Result};
@@ -31,9 +28,6 @@ use crate::restore::table::Job;
 
 const DEFINITIONS_WITHIN: Duration = Duration::from_mins(30);
 const LARGEST_DEFINITIONS: usize = 256 << 20;
-const PIECE: usize = 256 << 10;
-/// Pieces on their way.
-const WAITING: usize = 4;
 const BEGIN: Duration = Duration::from_mins(1);
 
 /// An export, by its objects.
@@ -194,17 +188,14 @@ async fn copy(
     if columns.is_empty() {
         return session.insert_empty_rows(table, indexed.rows).await;
     }
-    let (pieces, mut mailbox) = mpsc::channel::<Result<Bytes>>(WAITING);
-    let from = stream.clone();
-    let reader = tokio::task::spawn_blocking(move || send(&from, &pieces));
+    let mut pieces = stream.pieces();
     let sql = copy_csv_in(table, &columns, &csv.encoding);
     let mut rows = session.copy_in(&format!("load the rows of {table}"), &sql, BEGIN).await?;
-    while let Some(piece) = mailbox.recv().await {
+    while let Some(piece) = pieces.recv().await {
         let piece = piece?;
         job.progress.advance(piece.len() as u64);
         rows.send(piece).await?;
     }
-    reader.await.map_err(|e| Error::internal("a reader died").because(e))?;
     let written = rows.finish().await?;
     if written == indexed.rows {
         return Ok(());
@@ -215,33 +206,4 @@ async fn copy(
 
 fn not_exported(table: &TableName) -> Error {
     Error::new(Code::Damaged, "the export's index names no CSV of it").at(table)
-}
-
-/// On a blocking thread; its error is the last piece.
-fn send(stream: &StoredStream, pieces: &mpsc::Sender<Result<Bytes>>) {
-    let mut open = match stream.open() {
-        Ok(open) => open,
-        Err(error) => {
-            let _ = pieces.blocking_send(Err(error));
-            return;
-        }
-    };
-    loop {
-        let mut piece = vec![0; PIECE];
-        let sent = match open.read(&mut piece) {
-            Ok(0) => return,
-            Ok(n) => {
-                piece.truncate(n);
-                pieces.blocking_send(Ok(piece.into()))
-            }
-            Err(e) => {
-                let error = from_io("the export cannot be read to its end", &stream.place(), e);
-                let _ = pieces.blocking_send(Err(error));
-                return;
-            }
-        };
-        if sent.is_err() {
-            return;
-        }
-    }
 }
