@@ -7,11 +7,12 @@
 
 use std::time::Duration;
 
+use tokio_postgres::NoTls;
 use tokio_postgres::config::{ChannelBinding, SslMode as TokioSslMode, SslNegotiation, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::conninfo::{ConnInfo, HostSpec, SslMode};
-use super::session::Session;
+use super::session::{Local, Session};
 use super::tls;
 use crate::error::{Code, Error, Result};
 
@@ -55,10 +56,8 @@ async fn connect_host(info: &ConnInfo, host: &HostSpec, tls: &MakeRustlsConnect)
         let config = config(info, host, *mode)?;
         let within =
             info.number("connect_timeout")?.filter(|s| *s > 0).map_or(CONNECT_TIMEOUT, Duration::from_secs);
-        match tokio::time::timeout(within, config.connect(tls.clone())).await {
-            Ok(Ok((client, connection))) => {
-                return Session::begin(client, connection, tls.clone(), host.to_string()).await;
-            }
+        match tokio::time::timeout(within, open(&config, host, tls)).await {
+            Ok(Ok(session)) => return session,
             Ok(Err(e)) => {
                 let decided = e.code().is_some_and(|code| code.code() != "28000");
                 failure.get_or_insert_with(|| refused(info, host, &e));
@@ -73,6 +72,24 @@ async fn connect_host(info: &ConnInfo, host: &HostSpec, tls: &MakeRustlsConnect)
         }
     }
     Err(failure.unwrap_or_else(|| Error::internal("a connection that was not tried")))
+}
+
+/// Over a local socket with a way of its own for rows (`session/tap.rs`), otherwise as the driver does it. Which kind of
+/// server it must be is asked by the driver alone.
+async fn open(
+    config: &tokio_postgres::Config,
+    host: &HostSpec,
+    tls: &MakeRustlsConnect,
+) -> Result<Result<Session>, tokio_postgres::Error> {
+    let any = config.get_target_session_attrs() == TargetSessionAttrs::Any;
+    if let Some(socket) = host.socket().filter(|_| any)
+        && let Some((stream, local)) = Local::open(socket).await
+    {
+        let (client, connection) = config.connect_raw(stream, NoTls).await?;
+        return Ok(Session::begin(client, connection, tls.clone(), Some(local), host.to_string()).await);
+    }
+    let (client, connection) = config.connect(tls.clone()).await?;
+    Ok(Session::begin(client, connection, tls.clone(), None, host.to_string()).await)
 }
 
 fn config(info: &ConnInfo, host: &HostSpec, mode: TokioSslMode) -> Result<tokio_postgres::Config> {

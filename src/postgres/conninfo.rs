@@ -88,6 +88,11 @@ impl HostSpec {
     pub fn is_socket(&self) -> bool {
         self.hostaddr.is_none() && self.host.starts_with(['/', '@'])
     }
+    /// The file of the socket, if it is one in the file system.
+    pub(super) fn socket(&self) -> Option<PathBuf> {
+        let file = format!(".s.PGSQL.{}", self.port);
+        (self.is_socket() && self.host.starts_with('/')).then(|| Path::new(&self.host).join(file))
+    }
 }
 
 impl fmt::Display for HostSpec {

@@ -6,18 +6,22 @@
 
 mod copy_in;
 mod copy_out;
+mod tap;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
-use tokio_postgres::{Client, Connection, Row};
+use tokio_postgres::{Client, Connection, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use copy_in::CopyIn;
-pub use copy_out::CopyOut;
+pub use copy_out::{CopyOut, Piece};
+use tap::{Diversion, Tap};
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Lsn, PgMajor, SystemId, Timestamp};
@@ -53,12 +57,28 @@ pub struct Session {
     client: Client,
     driver: JoinHandle<()>,
     tls: MakeRustlsConnect,
+    /// Of a session on a local socket that pgkeep itself has opened.
+    local: Option<Local>,
     place: String,
     version_num: u32,
     backend_pid: i32,
     user: String,
     mark: String,
     abandoned: std::sync::atomic::AtomicBool,
+}
+
+/// The server's socket, and the way that rows take from there.
+pub(super) struct Local {
+    socket: PathBuf,
+    diversion: Diversion,
+}
+
+impl Local {
+    /// A stream to connect over, and what its session needs. None where nobody listens there.
+    pub(super) async fn open(socket: PathBuf) -> Option<(Tap<UnixStream>, Self)> {
+        let (tap, diversion) = Tap::new(UnixStream::connect(&socket).await.ok()?);
+        Some((tap, Self { socket, diversion }))
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -81,6 +101,7 @@ impl Session {
         client: Client,
         connection: Connection<S, T>,
         tls: MakeRustlsConnect,
+        local: Option<Local>,
         place: String,
     ) -> Result<Self>
     where
@@ -94,6 +115,7 @@ impl Session {
             client,
             driver,
             tls,
+            local,
             place,
             version_num: 0,
             backend_pid: 0,
@@ -244,7 +266,15 @@ impl Session {
     async fn abandon(&self) {
         self.abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
         let token = self.client.cancel_token();
-        let cancel = token.cancel_query(self.tls.clone());
+        let cancel = async {
+            if let Some(local) = &self.local {
+                if let Ok(stream) = UnixStream::connect(&local.socket).await {
+                    let _ = token.cancel_query_raw(stream, NoTls).await;
+                }
+            } else {
+                let _ = token.cancel_query(self.tls.clone()).await;
+            }
+        };
         // Best effort: the connection is given up whatever comes of it.
         let _ = tokio::time::timeout(Duration::from_secs(5), cancel).await;
     }

@@ -19,7 +19,6 @@ use crate::postgres::Session;
 use crate::postgres::user_tables::{Column, Relation, RelationKind, SequenceState, copy_csv};
 use crate::repository::logical_index::{IndexedColumn, IndexedCsv, IndexedSequence, IndexedTable, TableKind};
 use crate::repository::record::ObjectEntry;
-use crate::util::buffers::Buffers;
 use crate::util::progress::Progress;
 
 /// Rows are handed on in pieces of this size: a frame, which is then compressed where it lies.
@@ -92,8 +91,8 @@ pub(super) async fn table(
 }
 
 /// Sends all rows, and says how many; without an error at the end of them all only when PostgreSQL said that they were
-/// all. Each message of the server is one row, the first is the header (PostgreSQL's documentation, "Message Formats",
-/// `CopyData`): whoever counts messages need not look for the line ends that are no values.
+/// all. The rows are counted by the server's messages, of which the first is the header: so nobody need look for the line
+/// ends that are no values.
 async fn send(
     session: &Session,
     table: &Table,
@@ -105,34 +104,25 @@ async fn send(
     let sql =
         copy_csv(&relation.table, relation.kind, &table.columns, table.filter.as_deref(), &table.encoding);
     let doing = format!("export {}", relation.table);
-    let mut rows = session.copy_out(&doing, &sql, BEGIN).await?;
-    let buffers = Buffers::default();
-    let mut piece = buffers.with_room(PIECE);
+    let mut out = session.copy_out(&doing, &sql, PIECE, BEGIN).await?;
     let mut lines: u64 = 0;
-    loop {
-        let row = rows.next().await?;
-        let ended = row.is_none();
-        lines += u64::from(!ended);
-        let mut row = row.unwrap_or_default();
-        // A row may go on in the next piece.
-        while !row.is_empty() || (ended && !piece.is_empty()) {
-            piece.extend(&row.split_to(row.len().min(PIECE - piece.len())));
-            if piece.len() < PIECE && !ended {
-                break;
-            }
-            progress.advance(piece.len() as u64);
-            pace.keep(piece.len() as u64).await;
-            let full = std::mem::replace(&mut piece, buffers.with_room(PIECE));
-            if pieces.send(full.share()).await.is_err() {
-                // The writer has failed and says why.
-                return Ok(0);
-            }
+    while let Some(piece) = out.next().await? {
+        lines += piece.rows;
+        let bytes = piece.bytes.len() as u64;
+        progress.advance(bytes);
+        pace.keep(bytes).await;
+        if pieces.send(piece.bytes).await.is_err() {
+            // The writer has failed and says why.
+            return Ok(0);
         }
-        if ended {
-            return lines.checked_sub(1).ok_or_else(|| {
-                Error::new(Code::BackupFailed, "PostgreSQL's CSV has no header").at(&relation.table)
-            });
+    }
+    let odd = |what: String| Error::new(Code::BackupFailed, what).at(&relation.table);
+    let rows = lines.checked_sub(1).ok_or_else(|| odd("PostgreSQL's CSV has no header".to_owned()))?;
+    match out.said() {
+        Some(said) if said != rows => {
+            Err(odd(format!("PostgreSQL says that it has sent {said} rows, and {rows} have come")))
         }
+        _ => Ok(rows),
     }
 }
 

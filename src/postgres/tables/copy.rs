@@ -4,8 +4,6 @@
 use std::future::Future;
 use std::time::Duration;
 
-use bytes::BytesMut;
-
 use crate::error::{Code, Error, Result};
 use crate::model::TableName;
 use crate::postgres::roles::quote_identifier;
@@ -67,21 +65,15 @@ pub async fn copy_rows(
     let (reading, writing) = (format!("read the rows of {from}"), format!("write the rows of {to}"));
     let take = format!("COPY {} {list} TO STDOUT{encoding}", from.quoted());
     let give = format!("COPY {} {list} FROM STDIN{encoding}", to.quoted());
-    let mut out = source.copy_out(&reading, &take, QUICK).await?;
+    let mut out = source.copy_out(&reading, &take, PIECE, QUICK).await?;
     let mut into = target.copy_in(&writing, &give, QUICK).await?;
     let mut copied = Copied { read: 0, written: 0, bytes: 0 };
-    let mut gathered = BytesMut::with_capacity(PIECE);
     while let Some(piece) = bounded(source, from, out.next()).await? {
-        // A line of the text format is a row: line ends in values are escaped.
-        copied.read += memchr::memchr_iter(b'\n', &piece).count() as u64;
-        copied.bytes += piece.len() as u64;
-        advance(piece.len() as u64);
-        gathered.extend_from_slice(&piece);
-        if gathered.len() >= PIECE {
-            bounded(target, from, into.send(gathered.split().freeze())).await?;
-        }
+        copied.read += piece.rows;
+        copied.bytes += piece.bytes.len() as u64;
+        advance(piece.bytes.len() as u64);
+        bounded(target, from, into.send(piece.bytes)).await?;
     }
-    bounded(target, from, into.send(gathered.freeze())).await?;
     copied.written = bounded(target, from, into.finish()).await?;
     Ok(copied)
 }
