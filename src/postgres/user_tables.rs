@@ -39,6 +39,8 @@ pub struct Relation {
     pub root: Option<u32>,
     /// A guess, for the order of work.
     pub bytes: u64,
+    /// Of the same moment as `bytes`; 0 where PostgreSQL has never counted.
+    pub rows: u64,
     /// It belongs to an extension, whose script makes it.
     pub of_extension: bool,
 }
@@ -122,7 +124,8 @@ impl Session {
                    greatest(c.relpages, 0)::pg_catalog.int8 \
                      * pg_catalog.current_setting('block_size')::pg_catalog.int8, \
                    EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 1259 AND d.objid = c.oid \
-                     AND d.objsubid = 0 AND d.deptype = 'e') \
+                     AND d.objsubid = 0 AND d.deptype = 'e'), \
+                   greatest(c.reltuples, 0)::pg_catalog.int8 \
                    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't' \
                    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') \
@@ -143,6 +146,7 @@ impl Session {
                     },
                     root: get(row, 4)?,
                     bytes: u64::try_from(get::<i64>(row, 5)?).unwrap_or(0),
+                    rows: u64::try_from(get::<i64>(row, 7)?).unwrap_or(0),
                     of_extension: get(row, 6)?,
                 })
             })

@@ -16,6 +16,7 @@ use crate::backup::full::cancelled;
 use crate::codec::{FRAME_BYTES, from_io};
 use crate::error::{Code, Error, Result};
 use crate::postgres::Session;
+use crate::postgres::session::Piece;
 use crate::postgres::user_tables::{Column, Relation, RelationKind, SequenceState, copy_csv};
 use crate::repository::logical_index::{IndexedColumn, IndexedCsv, IndexedSequence, IndexedTable, TableKind};
 use crate::repository::record::ObjectEntry;
@@ -110,7 +111,7 @@ async fn send(
         lines += piece.rows;
         let bytes = piece.bytes.len() as u64;
         progress.advance(bytes);
-        pace.keep(bytes).await;
+        pace.keep(worth(table, &piece)).await;
         if pieces.send(piece.bytes).await.is_err() {
             // The writer has failed and says why.
             return Ok(0);
@@ -124,6 +125,15 @@ async fn send(
         }
         _ => Ok(rows),
     }
+}
+
+/// How much of the table's size is sent with this. Rows say it better than bytes: a CSV's are not the table's own.
+fn worth(table: &Table, piece: &Piece) -> u64 {
+    let Relation { bytes, rows, .. } = table.relation;
+    if rows == 0 || table.filter.is_some() {
+        return piece.bytes.len() as u64;
+    }
+    u64::try_from(u128::from(piece.rows) * u128::from(bytes) / u128::from(rows)).unwrap_or(u64::MAX)
 }
 
 /// On a blocking thread, up to the end of the pieces; that they are complete is for the caller to know.

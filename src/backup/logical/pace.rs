@@ -3,7 +3,8 @@
 //! All are done when the last one is, and a table is sent by one process of the server. Where processors are scarce, the
 //! connection that has the most to send would get no more of them than the others, and go on alone when those have ended. So
 //! a connection that can do all that is left in less time keeps behind the busiest: it is never further on its way than that
-//! one on its own, by the sizes that the tables have in the database. What it does not read, the server does not send.
+//! one on its own, by the sizes that the tables have in the database and the rows that PostgreSQL has counted in them. What
+//! it does not read, the server does not send.
 //!
 //! A guess that is wrong (a table that is mostly dead rows) costs time and nothing else: nobody waits for one that has ended.
 
@@ -76,7 +77,7 @@ impl<T> Queue<T> {
 }
 
 impl Pace {
-    /// Called before so many bytes go on their way; returns when it is time.
+    /// Called before so many of the table's bytes go on their way; returns when it is time.
     pub(super) async fn keep(&self, bytes: u64) {
         self.own.sent.fetch_add(bytes, Ordering::Relaxed);
         while self.is_ahead() {

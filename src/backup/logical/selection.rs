@@ -126,7 +126,7 @@ mod tests {
 
     fn relation(oid: u32, name: &str, kind: RelationKind, root: Option<u32>) -> Relation {
         let table = TableName { schema: "public".into(), name: name.into() };
-        Relation { oid, table, kind, root, bytes: 0, of_extension: false }
+        Relation { oid, table, kind, root, bytes: 0, rows: 0, of_extension: false }
     }
 
     #[test]
