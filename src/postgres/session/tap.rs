@@ -89,7 +89,7 @@ impl Gathering {
 
     /// At the end: what is less than a piece.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.piece.is_empty() { Poll::Ready(()) } else { self.poll_hand_over(context) }
+        if self.piece.is_empty() && self.rows == 0 { Poll::Ready(()) } else { self.poll_hand_over(context) }
     }
 
     fn poll_hand_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
