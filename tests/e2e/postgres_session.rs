@@ -277,6 +277,63 @@ fn make_certificates(dir: &Path) {
 }
 
 #[tokio::test]
+async fn a_copys_rows_are_the_same_over_a_socket_and_over_tcp() {
+    let root = Root::new();
+    let port = free_port();
+    let pg = PgOptions::new(Build::of(18))
+        .conf("listen_addresses = 'localhost'")
+        .conf(format!("port = {port}"))
+        .create(&root);
+    pg.start();
+    pg.sql("create table t as select i, repeat('x', i % 3000) as t from generate_series(1, 2000) i");
+    let copied = async |conninfo: &str, sql: &str| {
+        let session = connect(conninfo).await.unwrap();
+        let mut out = session.copy_out("copy", sql, 10_000, Duration::from_secs(10)).await.unwrap();
+        let (mut bytes, mut rows) = (Vec::new(), 0);
+        while let Some(piece) = out.next().await.unwrap() {
+            assert!(piece.bytes.len() <= 10_000);
+            bytes.extend_from_slice(&piece.bytes);
+            rows += piece.rows;
+        }
+        let said = out.said();
+        drop(out);
+        // The session is as good as before.
+        session.ping().await.unwrap();
+        (bytes, rows, said)
+    };
+    let tcp = format!("host=localhost port={port} user=postgres dbname=postgres sslmode=disable");
+    let local = pg.conninfo();
+    let host = local.split(' ').next().unwrap();
+    let socket = format!("{host} port={port} user=postgres dbname=postgres");
+    for (sql, rows) in [
+        ("copy public.t to stdout (format csv, header)", 2001),
+        ("copy (select from public.t limit 3) to stdout", 3),
+        ("copy (select 1 where false) to stdout", 0),
+    ] {
+        let over_socket = copied(&socket, sql).await;
+        let over_tcp = copied(&tcp, sql).await;
+        assert_eq!((&over_socket.0, over_socket.1), (&over_tcp.0, rows), "{sql}");
+        assert_eq!(over_tcp.1, rows, "{sql}");
+        assert_eq!(over_socket.2, Some(rows - u64::from(sql.contains("header"))), "{sql}");
+    }
+    // One that fails in the middle ends in its error, and the session goes on.
+    for conninfo in [&socket, &tcp] {
+        let session = connect(conninfo).await.unwrap();
+        let sql = "copy (select 1 / (1000 - i) from generate_series(1, 5000) i) to stdout";
+        let mut out = session.copy_out("copy", sql, 100, Duration::from_secs(10)).await.unwrap();
+        let failed = loop {
+            match out.next().await {
+                Ok(piece) => assert!(piece.is_some(), "{conninfo}"),
+                Err(e) => break e,
+            }
+        };
+        assert!(failed.to_string().contains("division by zero"), "{failed}");
+        drop(out);
+        session.ping().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn tls_is_verified_as_libpq_verifies_it() {
     let root = Root::new();
     let certs = root.dir("certs", 0o755);

@@ -48,6 +48,8 @@ struct Gathered {
     buffers: Buffers,
     /// What did not go into the last piece.
     row: Option<Bytes>,
+    /// The driver is not asked again: it takes what comes after the rows for one of them.
+    ended: bool,
 }
 
 impl Drop for Diverted<'_> {
@@ -70,7 +72,9 @@ impl Session {
                 let (diversion, pieces) = (&local.diversion, local.diversion.begin(piece_bytes));
                 Way::Diverted(Diverted { diversion, pieces, ended: false })
             }
-            None => Way::Driver(Gathered { piece_bytes, buffers: Buffers::default(), row: None }),
+            None => {
+                Way::Driver(Gathered { piece_bytes, buffers: Buffers::default(), row: None, ended: false })
+            }
         };
         let rows = self.within(doing, within, self.client.copy_out(sql)).await?;
         Ok(CopyOut { session: self, doing: doing.to_owned(), rows: Box::pin(rows), way })
@@ -125,7 +129,7 @@ impl Gathered {
     async fn next(&mut self, session: &Session, doing: &str, rows: &mut Rows) -> Result<Option<Piece>> {
         let mut piece = self.buffers.with_room(self.piece_bytes);
         let mut ended = 0;
-        loop {
+        while !self.ended {
             if let Some(row) = &mut self.row {
                 let fits = row.len().min(self.piece_bytes - piece.len());
                 piece.extend(&row.split_to(fits));
@@ -135,9 +139,7 @@ impl Gathered {
                 ended += 1;
             }
             self.row = message(session, doing, rows).await?;
-            if self.row.is_none() {
-                break;
-            }
+            self.ended = self.row.is_none();
         }
         Ok((ended > 0 || !piece.is_empty()).then(|| Piece { bytes: piece.share(), rows: ended }))
     }
