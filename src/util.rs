@@ -8,5 +8,6 @@ pub mod failpoint;
 pub mod heap;
 pub mod host;
 pub mod human;
+pub mod priority;
 pub mod process;
 pub mod progress;

@@ -93,7 +93,7 @@ pub fn time_to_return(cluster: &ClusterFacts) -> Option<Return> {
         let replay = wal_bytes / REPLAY_BYTES_PER_SECOND;
         FIXED.as_secs() + copy + replay
     };
-    let estimated = estimate::estimate(&cluster.measured, backup.bytes_raw, wal_bytes);
+    let estimated = estimate::estimate(&cluster.measured, backup.bytes_raw, wal_bytes, None);
     Some(Return {
         seconds: estimated.map_or_else(by_rates, |estimate| whole(estimate.seconds.ceil())),
         backup_bytes: backup.bytes_raw,

@@ -17,6 +17,7 @@ use crate::repository::configured::{self, Patience};
 use crate::repository::signature::PublicHostKey;
 use crate::restore::{production, settings, survey};
 use crate::util::clock::{self, Clock};
+use crate::util::priority::Priority;
 use crate::verify::drill::{self, Drill, Moment};
 use crate::verify::keep::{self, Written};
 use crate::verify::report::{self, FromKit, Kind, Report};
@@ -112,6 +113,8 @@ pub fn carry_out(
     let scratch = absolute("--scratch-dir", scratch)?;
     let report_dir = args.report_dir.clone().map(|dir| absolute("--report-dir", dir)).transpose()?;
     let report_dir = report_dir.or_else(|| kit.as_ref().map(|_| scratch.clone()));
+    // Before the runtime's threads begin: this process does nothing else.
+    Priority::low_if(config.proof.low_priority).of_this_thread();
     let owner = survey::owner(&scratch)?;
     let runtime = ctx.runtime()?;
     privilege::become_owner(owner.clone())?;

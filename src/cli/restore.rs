@@ -154,6 +154,7 @@ fn restore(ctx: &Context, args: &To) -> Result<Outcome> {
             data_directory,
             now,
             progress: ctx.progress(),
+            priority: crate::util::priority::Priority::Usual,
         };
         // The futures of a whole restore are large; they live on the heap.
         let prepared = Box::pin(prepare::run(&task)).await?;

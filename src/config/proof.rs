@@ -18,13 +18,22 @@ pub struct ProofConfig {
     pub reserve: u64,
     /// Whether `pg_amcheck` reads every table and index.
     pub amcheck: bool,
+    /// Whether all that is run for a drill gives way to everything else on the host.
+    pub low_priority: bool,
     /// Each of the proofs may take so long.
     pub deadline: Duration,
 }
 
 impl Default for ProofConfig {
     fn default() -> Self {
-        Self { rpo: None, rto: None, reserve: 2 << 30, amcheck: true, deadline: Duration::from_hours(12) }
+        Self {
+            rpo: None,
+            rto: None,
+            reserve: 2 << 30,
+            amcheck: true,
+            low_priority: true,
+            deadline: Duration::from_hours(12),
+        }
     }
 }
 
@@ -45,6 +54,7 @@ pub(super) fn read(section: Option<Section<'_>>) -> ProofConfig {
         rto: section.duration("rto"),
         reserve: section.size("reserve").unwrap_or(defaults.reserve),
         amcheck: section.boolean("amcheck").unwrap_or(defaults.amcheck),
+        low_priority: section.boolean("low_priority").unwrap_or(defaults.low_priority),
         deadline: section.duration("deadline").unwrap_or(defaults.deadline),
     };
     section.finish();

@@ -17,6 +17,7 @@ use super::privilege::Owner;
 use super::tools::{Tools, parse_version};
 use crate::error::{Code, Error, Result};
 use crate::model::PgMajor;
+use crate::util::priority::Priority;
 use crate::util::process::{Finished, Run};
 
 const ASK: Duration = Duration::from_secs(20);
@@ -78,6 +79,10 @@ impl RestoreTool {
                 .hint(format!("install the client of PostgreSQL {major}, or set bin_directory to it")));
         }
         Ok(Self { tools, owner, version })
+    }
+
+    pub fn at(self, priority: Priority) -> Self {
+        Self { tools: self.tools.at(priority), ..self }
     }
 
     /// Restores the listed entries of an archive on standard input into the connection's database, whose name must be

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::privilege::{self, Owner};
 use crate::error::{Code, Error, Result};
 use crate::model::PgMajor;
+use crate::util::priority::Priority;
 use crate::util::process::Run;
 
 const ASK: Duration = Duration::from_secs(20);
@@ -24,6 +25,8 @@ pub struct Tools {
     pub major: PgMajor,
     /// For `LD_LIBRARY_PATH` of children: `<bin_dir>/../lib`, when the build lives outside the system's directories.
     lib_dir: Option<PathBuf>,
+    /// Of everything that is run from here.
+    pub priority: Priority,
 }
 
 impl Tools {
@@ -71,7 +74,11 @@ impl Tools {
         let standard = bin_dir.starts_with("/usr") || bin_dir.starts_with("/bin");
         let lib = bin_dir.parent().map(|p| p.join("lib"));
         let lib_dir = lib.filter(|lib| !standard && lib.join("libpq.so.5").exists());
-        Self { bin_dir: bin_dir.to_path_buf(), major, lib_dir }
+        Self { bin_dir: bin_dir.to_path_buf(), major, lib_dir, priority: Priority::Usual }
+    }
+
+    pub fn at(self, priority: Priority) -> Self {
+        Self { priority, ..self }
     }
 
     pub fn path(&self, program: &str) -> PathBuf {
@@ -112,6 +119,7 @@ impl Tools {
         }
         command.env("LC_MESSAGES", "C").env_remove("LC_ALL").env_remove("LANGUAGE").envs(self.env());
         privilege::as_owner(&mut command, owner);
+        self.priority.of_child(&mut command);
         command
     }
 }

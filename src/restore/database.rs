@@ -49,6 +49,7 @@ use crate::codec::Identities;
 use crate::config::{ClusterConfig, Config};
 use crate::model::{RepoName, Timestamp};
 use crate::repository::signature::PublicHostKey;
+use crate::util::priority::Priority;
 use crate::util::progress::Progress;
 
 /// What the work is given.
@@ -65,4 +66,6 @@ pub struct DatabaseTask<'a> {
     pub now: Timestamp,
     pub progress: Arc<dyn Progress>,
     pub cancel: CancellationToken,
+    /// Of PostgreSQL's programs.
+    pub priority: Priority,
 }

@@ -1,9 +1,15 @@
 //! How long a restore will take, from how long earlier ones took. Pure.
 //!
 //! Each part of a restore is a straight line: what it always costs, and what each byte costs. Planning (the WAL is read
-//! once to find the target) and replay go with the WAL, laying out with the backup. Lines are drawn by the median of all
-//! slopes (Theil and Sen), so that one run on a busy night does not bend them. Where all runs were of about one size
-//! nothing can be said of two costs apart, and the time is taken to be in proportion.
+//! once to find the target) and replay go with the WAL, laying out with the backup. Three things make the lines right for
+//! a cluster of seconds as for one of hours:
+//!
+//! * **Few runs, or runs of one size**, cannot tell the two costs apart. Then a usual line ([`Usual`]) gives the shape, and the
+//!   runs say how many times as fast or slow this host is. A minute of starting is so never multiplied by the bytes.
+//! * **Medians**, of factors or of all slopes (Theil and Sen), so that one run on a busy night does not bend the line; newer runs
+//!   weigh more, for a host changes.
+//! * **The plan of this very restore has been timed** when it is estimated. Where slow plans went with slow restores in the past, a
+//!   slow one now says that the host is busy now.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +19,30 @@ use crate::util::human;
 
 /// So many of the newest measurements count: what a host was like a year ago says little.
 pub const NEWEST: usize = 12;
+/// Each run weighs so much of the one after it.
+const FADES: f64 = 0.85;
 /// Sizes that differ by less than this factor are one size.
-const APART: f64 = 1.5;
+const APART: f64 = 3.0;
+/// So many runs draw a line of their own.
+const ENOUGH: usize = 4;
+/// How much must have been seen before a slow plan counts: the squares of its logarithms.
+const CAUTION: f64 = 0.5;
+/// A plan is a matter of moments; what it is compared with is never less.
+const MOMENT: f64 = 0.1;
+/// And it never says more than this, either way.
+const MOST: f64 = 4.0;
+
+/// The shape of a line where there is none of one's own: seconds that it always takes, and seconds for each byte.
+#[derive(Debug, Clone, Copy)]
+struct Usual {
+    fixed: f64,
+    per_byte: f64,
+}
+
+const MIB: f64 = (1 << 20) as f64;
+const PLAN: Usual = Usual { fixed: 0.3, per_byte: 1.0 / (200.0 * MIB) };
+const LAY_OUT: Usual = Usual { fixed: 0.5, per_byte: 1.0 / (100.0 * MIB) };
+const REPLAY: Usual = Usual { fixed: 1.5, per_byte: 1.0 / (50.0 * MIB) };
 
 /// What a restore took, in a report.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -75,19 +103,37 @@ pub struct Estimate {
     pub error: Option<f64>,
 }
 
-/// `past` is the newest first. None without a measurement.
-pub fn estimate(past: &[Measured], backup_bytes: u64, wal_bytes: u64) -> Option<Estimate> {
+/// `past` is the newest first; `planned` is how long the plan of this restore took, where it is made already. None without
+/// a measurement.
+pub fn estimate(
+    past: &[Measured],
+    backup_bytes: u64,
+    wal_bytes: u64,
+    planned: Option<f64>,
+) -> Option<Estimate> {
     let past = &past[..past.len().min(NEWEST)];
     if past.is_empty() {
         return None;
     }
-    let line = |bytes: fn(&Measured) -> u64, seconds: fn(&Measured) -> f64, at: u64| {
-        let points: Vec<(f64, f64)> = past.iter().map(|m| (bytes(m) as f64, seconds(m))).collect();
-        value_at(&points, at as f64)
+    let line = |usual: Usual, bytes: fn(&Measured) -> u64, seconds: fn(&Measured) -> f64| {
+        Line::through(usual, past.iter().map(|m| (bytes(m) as f64, seconds(m))))
     };
-    let plan_seconds = line(|m| m.wal_bytes, |m| m.plan_seconds, wal_bytes);
-    let lay_out_seconds = line(|m| m.backup_bytes, |m| m.lay_out_seconds, backup_bytes);
-    let replay_seconds = line(|m| m.wal_bytes, |m| m.replay_seconds, wal_bytes);
+    let plan = line(PLAN, |m| m.wal_bytes, |m| m.plan_seconds);
+    let lay_out = line(LAY_OUT, |m| m.backup_bytes, |m| m.lay_out_seconds);
+    let replay = line(REPLAY, |m| m.wal_bytes, |m| m.replay_seconds);
+    let (wal, backup) = (wal_bytes as f64, backup_bytes as f64);
+    let usual_plan = plan.at(wal);
+    let busy = planned.map_or(1.0, |planned| {
+        let slower = |m: &Measured| slowness(m.plan_seconds, plan.at(m.wal_bytes as f64));
+        let rest = |m: &Measured| {
+            let usual = lay_out.at(m.backup_bytes as f64) + replay.at(m.wal_bytes as f64);
+            slowness(m.lay_out_seconds + m.replay_seconds, usual)
+        };
+        let pairs: Vec<(f64, f64)> = past.iter().map(|m| (slower(m), rest(m))).collect();
+        (goes_with(&pairs) * slowness(planned, usual_plan)).exp().clamp(1.0 / MOST, MOST)
+    });
+    let plan_seconds = planned.unwrap_or(usual_plan);
+    let (lay_out_seconds, replay_seconds) = (busy * lay_out.at(backup), busy * replay.at(wal));
     let errors: Vec<f64> = past.iter().filter_map(Measured::error).collect();
     Some(Estimate {
         seconds: plan_seconds + lay_out_seconds + replay_seconds,
@@ -97,6 +143,18 @@ pub fn estimate(past: &[Measured], backup_bytes: u64, wal_bytes: u64) -> Option<
         measured: past.len(),
         error: median(errors),
     })
+}
+
+/// The logarithm of how many times as long as usual.
+fn slowness(seconds: f64, usual: f64) -> f64 {
+    (seconds.max(MOMENT) / usual.max(MOMENT)).ln()
+}
+
+/// How far the second goes with the first: 0 not at all, 1 all the way.
+fn goes_with(pairs: &[(f64, f64)]) -> f64 {
+    let together: f64 = pairs.iter().map(|(a, b)| a * b).sum();
+    let alone: f64 = pairs.iter().map(|(a, _)| a * a).sum();
+    (together / (alone + CAUTION)).clamp(0.0, 1.0)
 }
 
 impl Estimate {
@@ -127,31 +185,64 @@ pub fn span(seconds: f64) -> String {
     human::span(std::time::Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default())
 }
 
-/// The line through the points, at `x`; never below zero.
-fn value_at(points: &[(f64, f64)], x: f64) -> f64 {
-    let largest = points.iter().map(|p| p.0).fold(0.0, f64::max);
-    let smallest = points.iter().map(|p| p.0).fold(f64::INFINITY, f64::min);
-    if largest < smallest * APART || points.len() < 3 {
-        return in_proportion(points, x);
-    }
-    let mut slopes = Vec::new();
-    for (n, a) in points.iter().enumerate() {
-        for b in &points[n + 1..] {
-            if (a.0 - b.0).abs() > largest / 100.0 {
-                slopes.push((a.1 - b.1) / (a.0 - b.0));
-            }
-        }
-    }
-    let slope = median(slopes).unwrap_or(0.0).max(0.0);
-    let fixed = median(points.iter().map(|p| p.1 - slope * p.0).collect()).unwrap_or(0.0).max(0.0);
-    fixed + slope * x
+/// What something takes, by its bytes; never below zero.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    fixed: f64,
+    per_byte: f64,
 }
 
-/// As the median run, but never less for fewer bytes than a third of its time: starting costs too.
-fn in_proportion(points: &[(f64, f64)], x: f64) -> f64 {
-    let bytes = median(points.iter().map(|p| p.0).collect()).unwrap_or(0.0);
-    let seconds = median(points.iter().map(|p| p.1).collect()).unwrap_or(0.0);
-    if bytes <= 0.0 { seconds } else { seconds * (x / bytes).max(1.0 / 3.0) }
+impl Line {
+    /// Through points of bytes and seconds, the newest first.
+    fn through(usual: Usual, points: impl Iterator<Item = (f64, f64)>) -> Self {
+        let mut weight = 1.0;
+        let weighed = points.map(|(bytes, seconds)| {
+            let point = (bytes, seconds, weight);
+            weight *= FADES;
+            point
+        });
+        let points: Vec<(f64, f64, f64)> = weighed.collect();
+        let largest = points.iter().map(|p| p.0).fold(0.0, f64::max);
+        let smallest = points.iter().map(|p| p.0).fold(f64::INFINITY, f64::min);
+        if points.len() >= ENOUGH && largest >= smallest * APART {
+            return Self::of_its_own(&points, largest);
+        }
+        let factors = points
+            .iter()
+            .map(|(bytes, seconds, weight)| (seconds / (usual.fixed + usual.per_byte * bytes), *weight));
+        let factor = weighed_median(factors.collect()).unwrap_or(1.0);
+        Self { fixed: usual.fixed * factor, per_byte: usual.per_byte * factor }
+    }
+
+    fn of_its_own(points: &[(f64, f64, f64)], largest: f64) -> Self {
+        let mut slopes = Vec::new();
+        for (n, a) in points.iter().enumerate() {
+            for b in &points[n + 1..] {
+                // Over a short way the slope is mostly chance.
+                if (a.0 - b.0).abs() > largest / 10.0 {
+                    slopes.push(((a.1 - b.1) / (a.0 - b.0), a.2 * b.2));
+                }
+            }
+        }
+        let per_byte = weighed_median(slopes).unwrap_or(0.0).max(0.0);
+        let left = points.iter().map(|(bytes, seconds, weight)| (seconds - per_byte * bytes, *weight));
+        Self { fixed: weighed_median(left.collect()).unwrap_or(0.0).max(0.0), per_byte }
+    }
+
+    fn at(self, bytes: f64) -> f64 {
+        self.fixed + self.per_byte * bytes
+    }
+}
+
+/// The value on both sides of which there is as much weight.
+fn weighed_median(mut values: Vec<(f64, f64)>) -> Option<f64> {
+    values.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
+    let mut below = 0.0;
+    values.iter().find_map(|(value, weight)| {
+        below += weight;
+        (below >= half).then_some(*value)
+    })
 }
 
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -165,90 +256,4 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    /// 1 s and 10 ms for each MiB of WAL; 2 s and 5 ms for each MiB of the backup.
-    fn took(backup: u64, wal: u64) -> Measured {
-        Measured {
-            backup_bytes: backup * MIB,
-            wal_bytes: wal * MIB,
-            plan_seconds: 0.5,
-            lay_out_seconds: 2.0 + 0.005 * backup as f64,
-            replay_seconds: 1.0 + 0.01 * wal as f64,
-            estimated_seconds: None,
-        }
-    }
-
-    fn near(a: f64, b: f64) {
-        assert!((a - b).abs() < 0.01, "{a} is not {b}");
-    }
-
-    #[test]
-    fn without_a_measurement_nothing_is_said() {
-        assert_eq!(estimate(&[], MIB, MIB), None);
-    }
-
-    #[test]
-    fn one_measurement_says_it_for_its_own_size_and_in_proportion_for_others() {
-        let one = [took(1000, 100)];
-        near(estimate(&one, 1000 * MIB, 100 * MIB).unwrap().seconds, one[0].seconds());
-        near(estimate(&one, 2000 * MIB, 100 * MIB).unwrap().lay_out_seconds, 14.0);
-        near(estimate(&one, MIB, 100 * MIB).unwrap().lay_out_seconds, 7.0 / 3.0);
-    }
-
-    #[test]
-    fn fixed_costs_and_costs_for_each_byte_are_told_apart() {
-        let past: Vec<Measured> =
-            [(100, 0), (1000, 700), (500, 20), (2000, 300)].map(|(b, w)| took(b, w)).to_vec();
-        let found = estimate(&past, 4000 * MIB, 2000 * MIB).unwrap();
-        near(found.lay_out_seconds, 22.0);
-        near(found.replay_seconds, 21.0);
-        near(found.plan_seconds, 0.5);
-        assert_eq!((found.measured, found.error), (4, None));
-    }
-
-    #[test]
-    fn a_single_bad_night_does_not_bend_the_line() {
-        let mut past: Vec<Measured> = (1..=9).map(|n| took(n * 100, n * 50)).collect();
-        past[4].replay_seconds *= 20.0;
-        past[7].lay_out_seconds *= 10.0;
-        let found = estimate(&past, 1000 * MIB, 600 * MIB).unwrap();
-        assert!((found.replay_seconds - 7.0).abs() < 0.7, "{found:?}");
-        assert!((found.lay_out_seconds - 7.0).abs() < 0.7, "{found:?}");
-    }
-
-    #[test]
-    fn more_bytes_never_take_less_time_and_no_time_is_negative() {
-        let mut past: Vec<Measured> = (1..=5).map(|n| took(n * 100, n * 100)).collect();
-        for (n, measured) in past.iter_mut().enumerate() {
-            measured.replay_seconds = 10.0 - n as f64;
-        }
-        let found = estimate(&past, 0, 10_000 * MIB).unwrap();
-        near(found.replay_seconds, 8.0);
-        assert!(found.lay_out_seconds >= 0.0);
-    }
-
-    #[test]
-    fn the_error_of_earlier_estimates_is_their_median() {
-        let mut past = vec![took(100, 100); 3];
-        for (measured, factor) in past.iter_mut().zip([1.1, 0.5, 1.2]) {
-            measured.estimated_seconds = Some(measured.seconds() * factor);
-        }
-        let found = estimate(&past, 100 * MIB, 100 * MIB).unwrap();
-        near(found.error.unwrap(), 0.2);
-        assert_eq!(
-            found.text(),
-            "about 5.0s, measured by 3 restores; earlier estimates were off by 20 % (median)"
-        );
-    }
-
-    #[test]
-    fn only_the_newest_measurements_count() {
-        let mut past = vec![took(100, 100); NEWEST];
-        past.extend(vec![took(100, 100_000); 50]);
-        assert_eq!(estimate(&past, MIB, MIB).unwrap().measured, NEWEST);
-    }
-}
+mod tests;

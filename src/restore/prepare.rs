@@ -33,6 +33,7 @@ use crate::repository::index::BackupIndex;
 use crate::repository::recovery_plan::RecoveryPlan;
 use crate::repository::signature::PublicHostKey;
 use crate::util::clock::Stopwatch;
+use crate::util::priority::Priority;
 use crate::util::progress::Progress;
 
 /// What a restore is given.
@@ -51,6 +52,8 @@ pub struct Task<'a> {
     pub data_directory: PathBuf,
     pub now: Timestamp,
     pub progress: Arc<dyn Progress>,
+    /// Of PostgreSQL's programs, the restored server among them.
+    pub priority: Priority,
 }
 
 /// The plan, and what its execution goes on with.
@@ -106,8 +109,9 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
     let index = archive.index(&held, task.identities.as_ref(), BackupIndex::read).await?;
     located.asked = index::more_than_had(located.asked, &index);
     let major = held.record.major().unwrap_or(PgMajor(0));
-    let tools =
-        Tools::find(major, task.cluster.bin_directory.as_deref(), running_program(task).as_deref()).await?;
+    let tools = Tools::find(major, task.cluster.bin_directory.as_deref(), running_program(task).as_deref())
+        .await?
+        .at(task.priority);
     let (place, service) = look(task, &state, &held, &located, &index, &tools).await?;
     place::refuse(task.request, system, major, &place)?;
     if let Some(service) = &service {
@@ -133,19 +137,24 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
     };
     let mut plan = plan::make(task.request, &found)?;
     let seconds = watch.elapsed().as_secs_f64();
-    plan.estimate = expected(task, &archive, &plan).await?;
+    plan.estimate = expected(task, &archive, &plan, seconds).await?;
     Ok(Prepared { plan, archive, wal, local, chosen, path, located, held, index, tools, service, seconds })
 }
 
 /// How long it will take, from how long earlier ones took.
-async fn expected(task: &Task<'_>, archive: &Archive, plan: &RestorePlan) -> Result<Option<Estimate>> {
+async fn expected(
+    task: &Task<'_>,
+    archive: &Archive,
+    plan: &RestorePlan,
+    planned: f64,
+) -> Result<Option<Estimate>> {
     let trust = task.trusted.iter().fold(access::trust(task.config)?, |trust, key| trust.and(key.clone()));
     let repositories = &archive.repositories;
     let (past, notes) = past::read(task.config, repositories, &task.cluster.name, &trust, task.now).await;
     for note in notes {
         tracing::warn!("{note}");
     }
-    Ok(estimate::estimate(&past.measured, plan.backup.bytes_raw, plan.wal.bytes))
+    Ok(estimate::estimate(&past.measured, plan.backup.bytes_raw, plan.wal.bytes, Some(planned)))
 }
 
 /// Of the backup that was named, of the data directory that is replaced, else of the newest backup.

@@ -40,6 +40,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::{RepoName, Timestamp};
 use crate::postgres::privilege::Owner;
 use crate::repository::signature::PublicHostKey;
+use crate::util::priority::Priority;
 use crate::util::progress::Progress;
 
 pub use super::scratch as place;
@@ -83,6 +84,7 @@ impl<'a> Job<'a> {
             data_directory,
             now: self.now,
             progress: Arc::clone(&self.progress),
+            priority: Priority::Usual,
         }
     }
 }

@@ -65,6 +65,9 @@ pub const NAMES: &[&str] = &[
     "table-before-commit",
     "tables-before-copy",
     "tail-after-upload",
+    "test-after-cluster",
+    "test-after-dump",
+    "test-after-exports",
     "verify-after-object",
     "verify-before-report",
 ];

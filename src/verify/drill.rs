@@ -36,6 +36,7 @@ use crate::restore::request::{Action, Place as RestorePlace, Request};
 use crate::restore::scratch::{self, Place, Purpose};
 use crate::util::clock::{Clock, Stopwatch};
 use crate::util::failpoint;
+use crate::util::priority::Priority;
 use crate::util::progress::Progress;
 
 /// What is recovered to.
@@ -173,7 +174,13 @@ impl Drill<'_> {
             data_directory,
             now,
             progress: Arc::clone(&self.progress),
+            priority: self.priority(),
         }
+    }
+
+    /// Of all that is run for it.
+    pub(super) fn priority(&self) -> Priority {
+        Priority::low_if(self.config.proof.low_priority)
     }
 
     fn request(&self, work: &std::path::Path) -> Request {

@@ -25,6 +25,7 @@ use crate::repository::signature::Verdict;
 use crate::restore::gather::{Archive, Held};
 use crate::restore::scratch;
 use crate::util::clock::Stopwatch;
+use crate::util::failpoint;
 use crate::util::human;
 
 /// What `initdb` writes, with the WAL of a load.
@@ -118,11 +119,13 @@ async fn restore(test: &Drill<'_>, found: Found, report: &mut Report) -> Result<
     let watch = Stopwatch::start();
     let cluster = cluster::make(test, major).await?;
     step(report, "make a fresh cluster", watch);
+    failpoint::reach("test-after-cluster")?;
     let work = async {
         if let Some(dump) = &dump {
             let watch = Stopwatch::start();
             dumps::restore(test, &archive, dump, identities.as_ref(), &cluster, report).await?;
             step(report, "restore the dump", watch);
+            failpoint::reach("test-after-dump")?;
         }
         let watch = Stopwatch::start();
         for export in &exports {
@@ -130,6 +133,7 @@ async fn restore(test: &Drill<'_>, found: Found, report: &mut Report) -> Result<
         }
         if !exports.is_empty() {
             step(report, "load the exports", watch);
+            failpoint::reach("test-after-exports")?;
         }
         Ok(())
     };

@@ -132,6 +132,18 @@ fn drills_end_exactly_where_they_must(major: u32, times: u32) {
             .iter()
             .map(|part| measured[part].as_f64().unwrap())
             .sum();
+        let part = |of: &Value, name: &str| of[name].as_f64().unwrap_or(f64::NAN);
+        let parts = ["plan_seconds", "lay_out_seconds", "replay_seconds"];
+        let shown: Vec<String> = parts
+            .iter()
+            .map(|name| format!("{name} {:.2}/{:.2}", part(&report["estimate"], name), part(measured, name)))
+            .collect();
+        eprintln!(
+            "{round}: {} of WAL, estimated/measured: {}; load {}",
+            measured["wal_bytes"],
+            shown.join(", "),
+            std::fs::read_to_string("/proc/loadavg").unwrap().trim()
+        );
         if let Some(estimated) = measured["estimated_seconds"].as_f64() {
             errors.push(((estimated - sum) / sum, measured["wal_bytes"].as_u64().unwrap() >> 20, sum));
         }
@@ -193,6 +205,30 @@ fn production(env: &TestEnv) -> (Vec<String>, Vec<Vec<Option<String>>>) {
     (files, env.pg.sql(facts))
 }
 
+/// Every process of the drill's server gives way: processor and disk.
+#[track_caller]
+fn last_in_line(place: &Path) {
+    let postmaster = PidFile::read(&place.join("data")).unwrap().unwrap().pid;
+    let mut seen = 0;
+    for entry in Path::new("/proc").read_dir().unwrap().flatten() {
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // After the name, which may hold anything: state, parent, …, nice.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let pid: i32 = entry.file_name().to_str().unwrap().parse().unwrap_or(0);
+        if pid != postmaster && fields[1] != postmaster.to_string() {
+            continue;
+        }
+        seen += 1;
+        assert_eq!(fields[16], "19", "nice of {stat}");
+        if let Ok(autogroup) = std::fs::read_to_string(entry.path().join("autogroup")) {
+            assert!(autogroup.contains("nice 19"), "{autogroup}");
+        }
+        let said = std::process::Command::new("ionice").args(["-p", &pid.to_string()]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "idle", "disk class of {stat}");
+    }
+    assert!(seen > 3, "the server's processes were found: {seen}");
+}
+
 #[test]
 fn production_and_its_archive_are_not_touched_and_the_report_is_kept() {
     let (env, ledger) =
@@ -208,6 +244,7 @@ fn production_and_its_archive_are_not_touched_and_the_report_is_kept() {
     assert_eq!(side.one("select current_setting('listen_addresses')"), "");
     assert_eq!(side.one("select current_setting('archive_mode')"), "off");
     assert_eq!(side.one("select count(*) from ledger"), "5");
+    last_in_line(&place);
     assert_eq!(place.metadata().unwrap().permissions().mode() & 0o777, 0o700);
     drop(side);
     running.signal(Signal::SIGCONT);

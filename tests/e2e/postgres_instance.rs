@@ -50,7 +50,7 @@ async fn a_scratch_cluster_lives_and_disappears(build: Build) {
     let root = Root::new();
     let owner = Owner::of(root.path()).unwrap();
     let scratch =
-        Scratch::create(&tools(&build).await, &owner, root.path(), &["--wal-segsize=1"]).await.unwrap();
+        Scratch::create(&tools(&build).await, &owner, root.path(), None, &["--wal-segsize=1"]).await.unwrap();
     let data = scratch.data_directory();
     let session = scratch.connect("postgres").await.unwrap();
     let facts = session.facts().await.unwrap();
@@ -62,7 +62,7 @@ async fn a_scratch_cluster_lives_and_disappears(build: Build) {
     scratch.remove().await.unwrap();
     assert!(!data.exists());
 
-    let scratch = Scratch::create(&tools(&build).await, &owner, root.path(), &[]).await.unwrap();
+    let scratch = Scratch::create(&tools(&build).await, &owner, root.path(), None, &[]).await.unwrap();
     let (data, pid) = (scratch.data_directory(), scratch.instance.pid().unwrap());
     drop(scratch);
     assert!(!data.exists() && !Path::new(&format!("/proc/{pid}")).exists(), "dropping is enough");
@@ -87,7 +87,7 @@ async fn a_scratch_cluster_that_cannot_be_made_leaves_nothing() {
     let owner = Owner::of(root.path()).unwrap();
     let before = std::fs::read_dir(root.path()).unwrap().count();
     let made =
-        Scratch::create(&tools(&Build::of(17)).await, &owner, root.path(), &["--no-such-option"]).await;
+        Scratch::create(&tools(&Build::of(17)).await, &owner, root.path(), None, &["--no-such-option"]).await;
     assert_eq!(made.unwrap_err().code(), Code::Tools);
     assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), before);
 }

@@ -72,6 +72,30 @@ fn base_backup_dump_and_exports_come_back_and_are_counted() {
 }
 
 #[test]
+fn killed_in_the_dump_or_the_exports_nothing_is_left_after_the_next_run_wherever_the_scratch_directory_is() {
+    let env = everything("");
+    // Too long for a socket: that lies in a directory outside, which must go too.
+    let scratch = env.root.dir(&"long".repeat(25), 0o700);
+    let args = ["restore-test", "--scratch-dir", scratch.to_str().unwrap()];
+    let mut outside = Vec::new();
+    for step in ["test-after-cluster", "test-after-dump", "test-after-exports"] {
+        env.pgkeep.clone().failpoint(step, "return(kill)").run(args).was_killed();
+        let left: Vec<_> = scratch.read_dir().unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left.len(), 1, "{step}: the next run has not removed what the last one left: {left:?}");
+        let socket = std::env::temp_dir().join(format!("pgkeep-{}", left[0].to_str().unwrap()));
+        assert!(
+            socket.join(".s.PGSQL.5432").exists(),
+            "the cluster runs, with its socket in {}",
+            socket.display()
+        );
+        outside.push(socket);
+    }
+    env.pgkeep.run(args).ok();
+    assert_eq!(scratch.read_dir().unwrap().count(), 0);
+    assert!(outside.iter().all(|socket| !socket.exists()), "{outside:?}");
+}
+
+#[test]
 fn a_damaged_dump_and_a_damaged_export_are_found_and_named() {
     let env = everything("");
     let keys = env.repo().list_under("main/backups/");

@@ -81,6 +81,7 @@ pub fn run(ctx: &Context, args: &Args) -> Result<Outcome> {
         identities,
         now,
         progress: ctx.progress(),
+        priority: crate::util::priority::Priority::Usual,
         cancel: ctx.cancel.clone(),
     };
     let done = runtime.block_on(work(ctx, args, &task));

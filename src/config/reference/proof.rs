@@ -31,6 +31,9 @@ pub(super) const KEYS: &[KeyDoc] = &[
          is touched."),
     key(PROOF, "amcheck", "yes/no", "true", "true",
         "Whether pg_amcheck reads every table and index of what was restored."),
+    key(PROOF, "low_priority", "yes/no", "true", "true",
+        "Whether the PostgreSQL, pg_restore and checks of a drill or a restore test give way to everything else on the host (nice 19, \
+         the disk's idle class). With false they take as long as a restore in earnest would on a busy host."),
     key(PROOF, "deadline", "duration", "\"12h\"", "\"12h\"", "How long one of the proofs may take."),
 
     key(ASSERTION, "name", "text", "required", "\"every user has a mail address\"", "For reports and alerts."),

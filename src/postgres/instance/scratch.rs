@@ -24,13 +24,21 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes and starts a cluster below `parent`, which `owner` must be able to write to.
-    pub async fn create(tools: &Tools, owner: &Owner, parent: &Path, initdb: &[&str]) -> Result<Self> {
+    /// Makes and starts a cluster below `parent`, which `owner` must be able to write to. Where its own path is too long for
+    /// a socket, that lies in `short`, which must be the owner's alone; without one, in a directory of its own, which a
+    /// killed process leaves.
+    pub async fn create(
+        tools: &Tools,
+        owner: &Owner,
+        parent: &Path,
+        short: Option<&Path>,
+        initdb: &[&str],
+    ) -> Result<Self> {
         let made = |e| Error::io("cannot make a scratch directory", parent, e);
         let directory =
             tempfile::Builder::new().prefix("pgkeep-scratch-").tempdir_in(parent).map_err(made)?;
         give(directory.path(), owner)?;
-        let socket = if socket_fits(directory.path()) {
+        let socket = if socket_fits(directory.path()) || short.is_some() {
             None
         } else {
             let short = tempfile::Builder::new().prefix("pgkeep-").tempdir().map_err(made)?;
@@ -39,10 +47,13 @@ impl Scratch {
         };
         let data = directory.path().join("data");
         init(tools, owner, &data, initdb, "cannot make a scratch cluster").await?;
-        let options = StartOptions {
-            settings: scratch_settings(socket.as_ref().map_or(directory.path(), tempfile::TempDir::path)),
-            log_file: directory.path().join("server.log"),
+        let lies = match (&socket, short) {
+            (Some(own), _) => own.path(),
+            (None, Some(short)) if !socket_fits(directory.path()) => short,
+            (None, _) => directory.path(),
         };
+        let options =
+            StartOptions { settings: scratch_settings(lies), log_file: directory.path().join("server.log") };
         let mut instance = Instance::start(tools, &data, owner, &options)?;
         instance.wait_until_open(OPEN_WITHIN).await?;
         Ok(Self { instance, directory, _socket: socket })

@@ -60,6 +60,7 @@ pub async fn run(task: &DatabaseTask<'_>) -> Result<Prepared> {
     let running = task.cluster.data_directory.as_deref().and_then(service::server_program);
     let bin_directory = task.cluster.bin_directory.as_deref();
     let tool = RestoreTool::find(production.major, bin_directory, running.as_deref()).await?;
+    let tool = tool.at(task.priority);
     let left = leftovers::find(&production.session).await?;
     let making = make_globals(task, &chosen, &repository, &head, &production, &left).await?;
     let existing = existing(task, &chosen, &production).await?;

@@ -29,9 +29,12 @@ pub(super) struct Cluster {
 pub(super) async fn make(test: &Drill<'_>, major: PgMajor) -> Result<Cluster> {
     test.progress.phase("making a fresh cluster");
     let tools = Tools::find(major, test.cluster.bin_directory.as_deref(), None).await?;
+    let tools = tools.at(test.priority());
     let directory = scratch::choose(&test.scratch, test.purpose(), test.clock.now());
     let place = Place::make(&directory, &test.owner).await?;
-    let server = Scratch::create(&tools, &test.owner, &place.directory, &[]).await?;
+    // What goes away with the place, also after a kill; its own path is shorter than the cluster's.
+    let short = scratch::socket_directory(&directory).unwrap_or_else(|| directory.clone());
+    let server = Scratch::create(&tools, &test.owner, &place.directory, Some(&short), &[]).await?;
     let data = server.data_directory();
     let gone = || Error::internal("a server that was just opened has no socket");
     let file = PidFile::read(&data)?.ok_or_else(gone)?;

@@ -85,6 +85,7 @@ async fn one(
         now: test.clock.now(),
         progress: Arc::clone(&test.progress),
         cancel: test.cancel.clone(),
+        priority: test.priority(),
     };
     let restored = async {
         let prepared = Box::pin(database::prepare(&task)).await?;
