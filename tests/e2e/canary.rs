@@ -8,7 +8,8 @@ use crate::support::{Agent, EnvOptions, Ledger, Pg, TestEnv, eventually, eventua
 
 const SOON: Duration = Duration::from_mins(1);
 /// Five rows a second, of which 25 stay.
-const CANARY: &str = "[canary]\nenabled = true\ninterval = \"200ms\"\nkeep = \"5s\"\n[proof]\nreserve = \"64MiB\"\namcheck = false\n";
+const CANARY: &str = "[canary]\nenabled = true\ninterval = \"200ms\"\nkeep = \"5s\"\n\
+    [proof]\nreserve = \"64MiB\"\namcheck = false\nlow_priority = false\n";
 const ROWS: &str = "select coalesce(max(number), 0) from pgkeep.canary";
 
 fn facts(agent: &Agent) -> Value {

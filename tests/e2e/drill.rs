@@ -18,7 +18,9 @@ use crate::support::{EnvOptions, Ledger, Load, Pg, Ran, TestEnv, eventually};
 const SOON: Duration = Duration::from_mins(1);
 
 /// The disk of a test machine is nobody's but ours.
-const ROOM: &str = "[proof]\nreserve = \"64MiB\"\n";
+///
+/// And a test must not wait for whatever else runs on it.
+const ROOM: &str = "[proof]\nreserve = \"64MiB\"\nlow_priority = false\n";
 
 /// The agent's own witness beside the ledger.
 const CANARY: &str = "[canary]\nenabled = true\ninterval = \"200ms\"\n";

@@ -11,7 +11,8 @@ const TEST_DB: &str = "app";
 
 /// A backup with WAL after it, a dump and an export of a database with some rows.
 fn everything(extra: &str) -> TestEnv {
-    let reserve = if extra.contains("reserve") { "" } else { "[proof]\nreserve = \"64MiB\"\n" };
+    let reserve =
+        if extra.contains("reserve") { "" } else { "[proof]\nreserve = \"64MiB\"\nlow_priority = false\n" };
     let config = format!("[dump]\ntables = [\"users\"]\n{reserve}{extra}");
     let env = EnvOptions::new(18).pg(|pg| pg.segment_mib(1)).config(&config).build();
     let mut ledger = Ledger::create(&env.pg);
