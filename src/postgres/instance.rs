@@ -114,7 +114,6 @@ impl Instance {
         privilege::detach(&mut command);
         let child =
             command.spawn().map_err(|e| Error::io("cannot start PostgreSQL", tools.path("postgres"), e))?;
-        tools.priority.of_session(child.id());
         Ok(Self {
             tools: tools.clone(),
             data_directory: data_directory.to_path_buf(),

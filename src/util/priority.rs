@@ -1,5 +1,7 @@
-//! Work that may wait gives way to everything else on the host: processor (nice 19, and of a session of its own the kernel's
-//! group for it) and disk (the idle class).
+//! Work that may wait gives way to everything else on the host: processor (nice 19) and disk (the idle class).
+//!
+//! Where the kernel groups sessions (`sched_autogroup_enabled`, and no control group for the processor), a nice value counts
+//! within its session only, and each process of PostgreSQL makes one of its own: there the disk's class alone helps.
 //!
 //! A courtesy, never a condition: what the kernel or a service's filter refuses changes nothing, and the work goes on as it
 //! would have. A process that was made so cannot be made ordinary again without rights, so it is for children that end with
@@ -49,15 +51,6 @@ impl Priority {
     pub fn of_this_thread(self) {
         if self == Self::Low {
             lower();
-        }
-    }
-
-    /// Of a program that has made itself a session of its own: with autogroups the kernel weighs sessions, and the nice
-    /// values only within each.
-    pub fn of_session(self, leader: u32) {
-        if self == Self::Low {
-            // There is no such file where the kernel has no autogroups.
-            let _ = std::fs::write(format!("/proc/{leader}/autogroup"), NICE.to_string());
         }
     }
 }

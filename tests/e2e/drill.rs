@@ -222,9 +222,6 @@ fn last_in_line(place: &Path) {
         }
         seen += 1;
         assert_eq!(fields[16], "19", "nice of {stat}");
-        if let Ok(autogroup) = std::fs::read_to_string(entry.path().join("autogroup")) {
-            assert!(autogroup.contains("nice 19"), "{autogroup}");
-        }
         let said = std::process::Command::new("ionice").args(["-p", &pid.to_string()]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "idle", "disk class of {stat}");
     }
