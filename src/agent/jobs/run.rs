@@ -197,12 +197,14 @@ impl Run {
         let mut work =
             AbortOnDropHandle::new(tokio::spawn(async move { kind::of(&cx.job.work).run(&cx).await }));
         let why = tokio::select! {
+            // The run hears of the agent's end as well; whoever is first, that is why it ended.
+            biased;
+            () = self.hub.end.cancelled() => Error::new(Code::Cancelled, "stopped with the agent"),
             ended = &mut work => return ended.unwrap_or_else(|e| Err(panicked(e))),
             () = tokio::time::sleep(job.deadline) => {
                 let what = format!("stopped at its deadline of {}", humantime::format_duration(job.deadline));
                 Error::new(Code::Cancelled, what).hint("`deadline` of this [[job]]")
             }
-            () = self.hub.end.cancelled() => Error::new(Code::Cancelled, "stopped with the agent"),
         };
         self.cancel.cancel();
         match tokio::time::timeout(ENDING, &mut work).await {
