@@ -9,5 +9,6 @@ pub mod heap;
 pub mod host;
 pub mod human;
 pub mod priority;
+pub mod private;
 pub mod process;
 pub mod progress;

@@ -146,6 +146,6 @@ pub(super) fn add_bytes<W: Write>(
         name: MemberName::new(name),
         size: bytes.len() as u64,
         modified,
-        sha256: Digest(Sha256::digest(bytes).into()),
+        sha256: Digest::of(bytes),
     })
 }

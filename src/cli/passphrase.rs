@@ -2,13 +2,13 @@
 //! see.
 
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use crate::codec::Passphrase;
 use crate::error::{Code, Error, Result};
+use crate::util::private;
 
 const LARGEST: u64 = 64 << 10;
 
@@ -48,11 +48,8 @@ fn from_file(path: &Path) -> Result<Passphrase> {
     let failed = |e| Error::new(Code::Key, "cannot read the passphrase").at(path.display()).because(e);
     let file = std::fs::File::open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
-    let mode = meta.permissions().mode() & 0o777;
-    if meta.is_file() && mode & 0o077 != 0 {
-        return Err(Error::new(Code::Key, format!("the passphrase may be read by others (mode {mode:04o})"))
-            .at(path.display())
-            .hint(format!("chmod 600 {}", path.display())));
+    if meta.is_file() {
+        private::refuse_shared("passphrase", path, &meta)?;
     }
     let mut text = Zeroizing::new(String::new());
     file.take(LARGEST).read_to_string(&mut text).map_err(failed)?;
@@ -65,6 +62,8 @@ fn from_file(path: &Path) -> Result<Passphrase> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

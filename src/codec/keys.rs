@@ -1,13 +1,13 @@
 //! age identities: the secret side. Never printed; a file that others may read is refused.
 
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use age::secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
+use crate::util::private;
 
 /// What opens encrypted objects: one or more age identities (X25519).
 #[derive(Clone, Default)]
@@ -23,15 +23,7 @@ impl Identities {
     /// From a file as `age-keygen` writes it. One that group or others may read is refused.
     pub fn load(path: &Path) -> Result<Self> {
         let meta = std::fs::metadata(path).map_err(|e| unreadable(path, e))?;
-        let mode = meta.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(Error::new(
-                Code::Key,
-                format!("the identity file may be read by others (mode {mode:04o})"),
-            )
-            .at(path.display())
-            .hint(format!("chmod 600 {}", path.display())));
-        }
+        private::refuse_shared("identity file", path, &meta)?;
         let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|e| unreadable(path, e))?);
         Self::parse(&text, &path.display().to_string())
     }
@@ -123,6 +115,8 @@ impl GeneratedIdentity {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -88,10 +88,9 @@ fn a_long_stream_goes_on_in_the_next_frame() {
 
 #[test]
 fn the_digests_are_those_of_the_bytes() {
-    use sha2::Digest as _;
     let key = key();
     let (stored, sealed) = seal(&[b"some", b"thing"], &age_for(&key), Some(&header()));
-    let digest = |bytes: &[u8]| crate::model::Digest(sha2::Sha256::digest(bytes).into());
+    let digest = crate::model::Digest::of;
     assert_eq!(sealed.stored_sha256, digest(&stored));
     assert_eq!(sealed.plain_sha256, digest(b"something"));
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
 
 fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
@@ -25,6 +26,9 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
     pub fn short(self) -> ShortDigest {
         let mut head = [0; 16];
         head.copy_from_slice(&self.0[..16]);

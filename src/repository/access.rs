@@ -113,6 +113,11 @@ pub fn trust(config: &Config) -> Result<Trust> {
     Ok(Trust::new(keys))
 }
 
+/// The same, and those that are given besides (`--trust`).
+pub fn trust_with(config: &Config, given: &[PublicHostKey]) -> Result<Trust> {
+    Ok(given.iter().fold(trust(config)?, |trust, key| trust.and(key.clone())))
+}
+
 /// How a configured store is opened.
 pub fn store_settings(repository: &RepositoryConfig) -> Result<StoreSettings> {
     let store = &repository.store;

@@ -107,7 +107,7 @@ impl Manifest {
         let covered = &bytes[..last_line.ok_or_else(|| wrong("the manifest is cut off"))?];
         let parsed: Parsed =
             serde_json::from_slice(bytes).map_err(|e| wrong("the manifest cannot be read").because(e))?;
-        if Digest(Sha256::digest(covered).into()) != parsed.checksum {
+        if Digest::of(covered) != parsed.checksum {
             return Err(wrong("the manifest's checksum does not fit"));
         }
         match (parsed.version, parsed.system_identifier) {

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::error::{Code, Error, Result};
 use crate::model::Timestamp;
 use crate::util::human::redacted;
+use crate::util::private;
 
 /// The host's signing key.
 pub struct HostKey {
@@ -69,22 +70,13 @@ impl HostKey {
 
     /// From a file; one that group or others may read is refused.
     pub fn load(path: &Path) -> Result<Self> {
-        use std::os::unix::fs::PermissionsExt;
         let unreadable = |e: std::io::Error| {
             Error::new(Code::Key, "cannot read the host key")
                 .at(path.display())
                 .because(e)
                 .hint("`pgkeep init` makes one where none is")
         };
-        let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(Error::new(
-                Code::Key,
-                format!("the host key may be read by others (mode {mode:04o})"),
-            )
-            .at(path.display())
-            .hint(format!("chmod 600 {}", path.display())));
-        }
+        private::refuse_shared("host key", path, &std::fs::metadata(path).map_err(unreadable)?)?;
         let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);
         Self::parse(&text, &path.display().to_string())
     }

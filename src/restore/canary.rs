@@ -28,16 +28,12 @@ pub enum Expected {
     NoneSince(Option<Timestamp>),
 }
 
-/// Of a recovery that is planned. What cannot be read before the backup is as if it were not there.
+/// Of a planned recovery whose own WAL has none. What cannot be read before the backup is as if it were not there.
 pub async fn expected(prepared: &Prepared, progress: &dyn Progress) -> Result<Expected> {
-    let located = &prepared.located;
-    if let Some(canary) = located.canary {
-        return Ok(Expected::Row(canary));
-    }
     progress.phase("looking for the canary before the backup");
     let size = prepared.held.record.base()?.wal_segment_bytes;
     let source = Files { wal: &prepared.wal, local: &prepared.local, chosen: &prepared.chosen, size };
-    let Some(first) = scan::way(&located.reach, size).into_iter().next() else {
+    let Some(first) = scan::way(&prepared.located.reach, size).into_iter().next() else {
         return Ok(Expected::NoneSince(None));
     };
     let number = first.segment.number(size);

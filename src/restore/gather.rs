@@ -73,7 +73,7 @@ impl Archive {
         trusted: &[PublicHostKey],
         wanted: impl Fn(BackupKind) -> bool,
     ) -> Result<Self> {
-        let trust = trusted.iter().fold(access::trust(config)?, |trust, key| trust.and(key.clone()));
+        let trust = access::trust_with(config, trusted)?;
         let opened = configured::open_all(config, only, Patience::default()).await?;
         let (repositories, down) = opened.required().map_err(|e| needs_all(e, only))?;
         let mut archive = Self {

@@ -7,8 +7,6 @@
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
 use crate::error::{Code, Error, Result};
 use crate::model::{Digest, RepoName, SegmentName, SegmentSize, SystemId, TimelineId, WalFileName};
 use crate::postgres::history::History;
@@ -140,7 +138,7 @@ fn is_what_it_says(bytes: &[u8], segment: SegmentName, size: SegmentSize, system
 }
 
 fn digest(bytes: &[u8]) -> Digest {
-    Digest(Sha256::digest(bytes).into())
+    Digest::of(bytes)
 }
 
 /// The files as a listing that can be merged with the archive's.

@@ -148,7 +148,7 @@ async fn expected(
     plan: &RestorePlan,
     planned: f64,
 ) -> Result<Option<Estimate>> {
-    let trust = task.trusted.iter().fold(access::trust(task.config)?, |trust, key| trust.and(key.clone()));
+    let trust = access::trust_with(task.config, &task.trusted)?;
     let repositories = &archive.repositories;
     let (past, notes) = past::read(task.config, repositories, &task.cluster.name, &trust, task.now).await;
     for note in notes {

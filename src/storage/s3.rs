@@ -154,6 +154,21 @@ impl S3 {
         Ok(())
     }
 
+    /// Whatever is there, where the store takes no condition.
+    async fn write(&self, key: &Key, body: Bytes) -> Result<Stored> {
+        let stored = Stored { bytes: body.len() as u64 };
+        let bucket = &self.0;
+        let request = bucket.client.put_object().bucket(&bucket.name).key(self.full(key)?);
+        let request = request
+            .set_storage_class(bucket.storage_class.clone())
+            .set_if_none_match(self.if_none_match())
+            .body(ByteStream::from(body))
+            .customize()
+            .config_override(self.patience(stored.bytes));
+        request.send().await.map_err(|e| self.asked("cannot write the object", key).error(e))?;
+        Ok(stored)
+    }
+
     fn exists(&self, key: &Key) -> Error {
         Error::new(Code::ObjectExists, "the object exists, and nothing is overwritten")
             .at(format!("{}/{key}", self.0.location))
@@ -210,17 +225,7 @@ impl Storage for S3 {
 
     async fn put(&self, key: &Key, body: Bytes) -> Result<Stored> {
         self.must_be_free(key).await?;
-        let stored = Stored { bytes: body.len() as u64 };
-        let bucket = &self.0;
-        let request = bucket.client.put_object().bucket(&bucket.name).key(self.full(key)?);
-        let request = request
-            .set_storage_class(bucket.storage_class.clone())
-            .set_if_none_match(self.if_none_match())
-            .body(ByteStream::from(body))
-            .customize()
-            .config_override(self.patience(stored.bytes));
-        request.send().await.map_err(|e| self.asked("cannot write the object", key).error(e))?;
-        Ok(stored)
+        self.write(key, body).await
     }
 
     async fn upload(&self, key: &Key) -> Result<Box<dyn Upload>> {

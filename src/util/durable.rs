@@ -288,7 +288,8 @@ pub fn remove_stale_temporaries(root: &Path, older_than: Duration, now: Timestam
     Ok(removed)
 }
 
-fn parent(path: &Path) -> &Path {
+/// The directory that a path is in, also where it names none.
+pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ if path.has_root() => path,

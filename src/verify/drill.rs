@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Check, Kind, Objective, Report, Step, Verdict};
+use super::report::{Check, Kind, Objective, Report, Verdict};
 use super::{canary, inside, room};
 use crate::codec::Identities;
 use crate::config::{AssertionConfig, ClusterConfig, Config};
@@ -145,12 +145,8 @@ async fn remove(drill: &Drill<'_>, place: Place, report: &mut Report) -> Result<
     drill.progress.phase("removing the instance");
     let (watch, directory) = (Stopwatch::start(), place.directory.clone());
     let removed = place.remove().await.map_err(|e| scratch::left_behind(&directory, &e));
-    step(report, "remove", watch, false);
+    report.step("remove", watch, false);
     removed
-}
-
-fn step(report: &mut Report, name: &str, watch: Stopwatch, counts: bool) {
-    report.steps.push(Step { name: name.to_owned(), seconds: watch.elapsed().as_secs_f64(), counts });
 }
 
 impl Drill<'_> {
@@ -231,7 +227,7 @@ async fn attempt(
     let task = drill.task(&request, data, now);
     let watch = Stopwatch::start();
     let prepared = Box::pin(prepare::run(&task)).await?;
-    step(report, "plan", watch, true);
+    report.step("plan", watch, true);
     report.estimate = prepared.plan.estimate;
     report.recovered = Some(restored::described(&prepared.plan, chosen));
     report.notes.extend(prepared.plan.warnings.clone());
@@ -250,13 +246,13 @@ async fn attempt(
     let questions = inside::questions(last_kept, &drill.assertions());
     report.checks.extend(inside::ask(&running, &questions, proof.deadline).await);
     report.checks.extend(canary::check(&running, &canary, &request.target, &drill.config.canary).await);
-    step(report, "questions", watch, false);
+    report.step("questions", watch, false);
     let watch = Stopwatch::start();
     report.checks.push(inside::amcheck(&running, proof, &drill.progress).await);
-    step(report, "pg_amcheck", watch, false);
+    report.step("pg_amcheck", watch, false);
     let watch = Stopwatch::start();
     report.checks.push(inside::checksums(&running, proof, &drill.progress).await?);
-    step(report, "data checksums", watch, false);
+    report.step("data checksums", watch, false);
     failpoint::reach("drill-after-proofs")
 }
 
@@ -277,7 +273,7 @@ async fn choose(
         Kind::RestoreTest => last_proof(drill, now).await?,
     };
     let second = reachable::random_second(&stretches, since, seed);
-    step(report, "choose the moment", watch, false);
+    report.step("choose the moment", watch, false);
     let Some(second) = second else {
         // An idle database is no fault, and its backup is to be proved all the same.
         let words = "nothing was committed since the last base backup, so to the end of WAL";

@@ -20,7 +20,6 @@ pub mod proof;
 pub mod record;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::config::{Config, EncryptionConfig};
 use crate::model::{BackupId, ClusterName, Digest, PgMajor, RepoName, Timestamp};
@@ -121,7 +120,7 @@ pub fn fingerprint(recipients: &[String]) -> String {
     let mut sorted: Vec<&str> = recipients.iter().map(String::as_str).collect();
     sorted.sort_unstable();
     sorted.dedup();
-    let digest = Digest(Sha256::digest(sorted.join("\n")).into()).to_string();
+    let digest = Digest::of(sorted.join("\n").as_bytes()).to_string();
     digest[..16].to_owned()
 }
 

@@ -12,6 +12,7 @@ use crate::model::{BackupId, ClusterName, Lsn, RepoName, TimelineId, Timestamp};
 use crate::restore::estimate::{Estimate, Measured};
 use crate::restore::plan::Commit;
 use crate::restore::reachable::Stretch;
+use crate::util::clock::Stopwatch;
 
 pub use html::html;
 pub use text::markdown;
@@ -218,6 +219,11 @@ impl Report {
             error: None,
             notes: Vec::new(),
         }
+    }
+
+    /// A part of the run has come to its end.
+    pub fn step(&mut self, name: &str, watch: Stopwatch, counts: bool) {
+        self.steps.push(Step { name: name.to_owned(), seconds: watch.elapsed().as_secs_f64(), counts });
     }
 
     /// Says what all of it comes to.

@@ -14,7 +14,7 @@ mod dumps;
 mod exports;
 
 use super::drill::{self, Drill};
-use super::report::{Check, Report, Step};
+use super::report::{Check, Report};
 use super::room;
 use crate::codec::Identities;
 use crate::error::{Code, Error, Result};
@@ -118,13 +118,13 @@ async fn restore(test: &Drill<'_>, found: Found, report: &mut Report) -> Result<
     let Found { archive, dump, exports, identities, major } = found;
     let watch = Stopwatch::start();
     let cluster = cluster::make(test, major).await?;
-    step(report, "make a fresh cluster", watch);
+    report.step("make a fresh cluster", watch, false);
     failpoint::reach("test-after-cluster")?;
     let work = async {
         if let Some(dump) = &dump {
             let watch = Stopwatch::start();
             dumps::restore(test, &archive, dump, identities.as_ref(), &cluster, report).await?;
-            step(report, "restore the dump", watch);
+            report.step("restore the dump", watch, false);
             failpoint::reach("test-after-dump")?;
         }
         let watch = Stopwatch::start();
@@ -132,7 +132,7 @@ async fn restore(test: &Drill<'_>, found: Found, report: &mut Report) -> Result<
             exports::load(test, &archive, export, identities.as_ref(), &cluster, report).await?;
         }
         if !exports.is_empty() {
-            step(report, "load the exports", watch);
+            report.step("load the exports", watch, false);
             failpoint::reach("test-after-exports")?;
         }
         Ok(())
@@ -143,10 +143,6 @@ async fn restore(test: &Drill<'_>, found: Found, report: &mut Report) -> Result<
     };
     let removed = cluster.remove().await;
     done.and(removed)
-}
-
-fn step(report: &mut Report, name: &str, watch: Stopwatch) {
-    report.steps.push(Step { name: name.to_owned(), seconds: watch.elapsed().as_secs_f64(), counts: false });
 }
 
 /// The index of a backup; one that cannot be read is a failed check, and None.

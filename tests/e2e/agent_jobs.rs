@@ -168,16 +168,11 @@ fn while_the_store_is_away_a_job_is_tried_as_often_as_it_may_be_and_has_failed()
 fn follower(env: &TestEnv) -> (Pg, Pgkeep) {
     let standby = Pg::standby_of(&env.pg, "standby");
     standby.start();
-    let state = env.root.dir("standby.state", 0o700);
-    let socket = env.root.join("standby.sock");
-    let primary = env.pg.conninfo();
-    let there = env.with_config("standby.toml", |text| {
-        text.replace(&primary, &standby.conninfo())
-            .replace(env.pg.data.to_str().unwrap(), standby.data.to_str().unwrap())
-            .replace(env.state.to_str().unwrap(), state.to_str().unwrap())
-            .replace(env.agent_socket().to_str().unwrap(), socket.to_str().unwrap())
-            .replace("[cluster.main]\n", &format!("[cluster.main]\nprimary = \"{primary}\"\n"))
-    });
+    let (there, state) = env.beside(&standby);
+    let path = env.root.join("standby.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let primary = format!("[cluster.main]\nprimary = \"{}\"\n", env.pg.conninfo());
+    std::fs::write(&path, text.replace("[cluster.main]\n", &primary)).unwrap();
     there.run(["init"]).ok();
     let key = |state: &Path| {
         let text = std::fs::read_to_string(state.join("keys/host.pub")).unwrap();

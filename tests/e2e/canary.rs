@@ -133,14 +133,7 @@ fn numbers_go_on_after_restarts_and_a_promotion_and_a_standby_writes_nothing() {
 
     let standby = Pg::standby_of(&env.pg, "standby");
     standby.start();
-    let (state, socket) = (env.root.dir("standby.state", 0o700), env.root.join("standby.sock"));
-    let primary = env.pg.conninfo();
-    let there = env.with_config("standby.toml", |text| {
-        text.replace(&primary, &standby.conninfo())
-            .replace(env.pg.data.to_str().unwrap(), standby.data.to_str().unwrap())
-            .replace(env.state.to_str().unwrap(), state.to_str().unwrap())
-            .replace(env.agent_socket().to_str().unwrap(), socket.to_str().unwrap())
-    });
+    let (there, _) = env.beside(&standby);
     let at_standby = Agent::start_beside(&env, &there, "standby");
     eventually("it knows that it is one", SOON, || facts(&at_standby)["standby"] == true);
     assert_eq!(

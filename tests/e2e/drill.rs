@@ -25,6 +25,9 @@ const ROOM: &str = "[proof]\nreserve = \"64MiB\"\nlow_priority = false\n";
 /// The agent's own witness beside the ledger.
 const CANARY: &str = "[canary]\nenabled = true\ninterval = \"200ms\"\n";
 
+/// Drills between two base backups, of which there is more than one to choose from then.
+const A_NEW_BACKUP: u32 = 20;
+
 /// How many for each major: a few in CI, as many as somebody asks for (`PGKEEP_TEST_DRILLS`).
 fn how_many(usual: u32) -> u32 {
     std::env::var("PGKEEP_TEST_DRILLS").map_or(usual, |text| text.parse().expect("a number"))
@@ -118,6 +121,9 @@ fn drills_end_exactly_where_they_must(major: u32, times: u32) {
     std::thread::sleep(Duration::from_secs(3));
     let mut errors = Vec::new();
     for round in 0..times {
+        if round > 0 && round % A_NEW_BACKUP == 0 {
+            env.backup();
+        }
         let (report, ids) = look_inside(&env);
         let ledger = writer.stop();
         let text = report["recovered"]["target"].as_str().unwrap();

@@ -93,6 +93,45 @@ fn an_acknowledged_object_of_another_length_or_none_is_a_lie() {
     }
 }
 
+/// A store without conditions, where another writer's object of the same name, of `other` bytes, comes after each of the
+/// first `times` that are put.
+fn overtaken(other: usize, times: usize) -> Scripted {
+    let put = Mutex::new((0, 0));
+    Scripted::new(move |request, _| {
+        let mut put = put.lock().unwrap();
+        let (count, bytes) = &mut *put;
+        match request.line.split(' ').next().unwrap() {
+            "PUT" => {
+                (*count, *bytes) = (*count + 1, request.body.len());
+                Answer::say(200, "")
+            }
+            "HEAD" if *count == 0 => Answer::say(404, ""),
+            "HEAD" => Answer::say(200, "").announcing(if *count > times { *bytes } else { other }),
+            _ => Answer::say(200, "<ListBucketResult></ListBucketResult>"),
+        }
+    })
+}
+
+#[test]
+fn a_slower_writer_of_the_same_name_is_written_over_once_and_a_store_that_always_differs_lies() {
+    let upload = |server: &Scripted| {
+        server.with(
+            |_| {},
+            |store| async move {
+                let mut upload = store.upload("key").await?;
+                upload.write(vec![1; 100].into()).await?;
+                upload.finish().await
+            },
+        )
+    };
+    let server = overtaken(101, 1);
+    assert_eq!(upload(&server).unwrap().bytes, 100);
+    assert_eq!(server.count("PUT /bucket/key"), 2);
+    let server = overtaken(101, 2);
+    assert_eq!(upload(&server).unwrap_err().code(), Code::StoreLied);
+    assert_eq!(server.count("PUT /bucket/key"), 2);
+}
+
 #[test]
 fn a_completion_whose_answer_was_lost_is_recognised_by_its_etag() {
     let lost = |n| if n == 1 { Answer::Hang } else { Answer::error(404, "NoSuchUpload") };

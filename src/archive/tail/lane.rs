@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use sha2::{Digest as _, Sha256};
 
 use super::Look;
 use super::plan::{LONGEST, Range, Shipped};
@@ -250,7 +249,7 @@ impl Lane {
     async fn upload(&mut self, range: Range, bytes: Bytes) -> Result<()> {
         let Range { segment, from, to, .. } = range;
         let plain_bytes = bytes.len() as u64;
-        let digest = Digest(Sha256::digest(&bytes).into()).short();
+        let digest = Digest::of(&bytes).short();
         let now = crate::util::clock::now();
         let sealer = Sealer::new(self.place.protection.clone(), self.place.level, now);
         let sealed = sealer.seal(bytes).await?;

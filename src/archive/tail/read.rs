@@ -179,7 +179,7 @@ mod tests {
         Segment::open(pg_wal, name(number), SIZE, SYSTEM).unwrap().unwrap()
     }
     fn digest(bytes: &[u8]) -> ShortDigest {
-        Digest(Sha256::digest(bytes).into()).short()
+        Digest::of(bytes).short()
     }
 
     #[test]

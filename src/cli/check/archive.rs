@@ -4,8 +4,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
-
 use super::Subject;
 use super::findings::Findings;
 use crate::cli::catalogs;
@@ -158,5 +156,5 @@ async fn compare(
 /// None when the file is gone from pg_wal already.
 fn same_digest(local: &Path, object: &WalObject) -> Option<bool> {
     let bytes = std::fs::read(local).ok()?;
-    Some(Digest(Sha256::digest(&bytes).into()).short() == object.digest)
+    Some(Digest::of(&bytes).short() == object.digest)
 }

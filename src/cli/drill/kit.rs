@@ -108,7 +108,7 @@ async fn try_newest(
     trusted: &[PublicHostKey],
     cluster: &crate::model::ClusterName,
 ) -> Result<Vec<String>> {
-    let trust = trusted.iter().fold(access::trust(config)?, |trust, key| trust.and(key.clone()));
+    let trust = access::trust_with(config, trusted)?;
     let opened = configured::open_all(config, ctx.repo.as_ref(), Patience::default()).await?;
     let mut notes = Vec::new();
     for repository in opened.available() {

@@ -1,7 +1,5 @@
 //! `<cluster>/backups/<backup-id>/…`. Keys inside a backup's directory are relative in `backup.json`.
 
-use sha2::{Digest as _, Sha256};
-
 use crate::model::{BackupId, ClusterName, Digest};
 
 /// The record, published last.
@@ -123,7 +121,7 @@ fn component(name: &str) -> String {
     if whole.len() <= COMPONENT {
         return whole;
     }
-    let digest = Digest(Sha256::digest(whole.as_bytes()).into()).to_string();
+    let digest = Digest::of(whole.as_bytes()).to_string();
     whole.truncate(fits);
     format!("{whole}~{}", &digest[..DIGITS])
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
 use crate::codec::{Protection, SealWriter, Sealed, WalObjectHeader, from_io};
@@ -121,7 +120,7 @@ pub async fn store(
     let key = root.key(name, sealer.sealing());
     let outcomes = match plain {
         Plain::Bytes(bytes) => {
-            if Digest(Sha256::digest(&bytes).into()).short() != name.digest() {
+            if Digest::of(&bytes).short() != name.digest() {
                 return Err(Error::internal("an object is given a name that is not that of its bytes"));
             }
             put_everywhere(targets, &key, &sealer.seal(bytes).await?, grace).await

@@ -98,10 +98,21 @@ impl Upload for S3Upload {
             multipart.complete().await?;
         } else {
             let body = std::mem::take(&mut self.filling).freeze();
-            let put = retry::put(&self.s3, &self.s3.0.policy, &self.key, body).await?;
+            let (s3, key) = (&self.s3, self.key.as_str());
+            let put = retry::put(s3, &s3.0.policy, key, body.clone()).await?;
             if put != stored {
                 return Err(Error::internal("an upload and its put disagree"));
             }
+            if let Err(lied) = self.confirm().await {
+                if lied.code() != Code::StoreLied || s3.0.conditional_writes {
+                    return Err(lied);
+                }
+                // Such a store lets a slower writer of the same name come after us: one that was killed with its
+                // request on the way, sealed anew and so of another length. What it left is written once more.
+                s3.0.policy.run(|_| s3.write(key, body.clone())).await?;
+                self.confirm().await?;
+            }
+            return Ok(stored);
         }
         self.confirm().await?;
         Ok(stored)

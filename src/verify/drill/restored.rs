@@ -64,11 +64,7 @@ pub(super) async fn restore(
     report
         .checks
         .push(check.found(!session.is_in_recovery().await?, format!("PostgreSQL {version} answers")));
-    report.steps.push(Step {
-        name: "first answer".to_owned(),
-        seconds: watch.elapsed().as_secs_f64(),
-        counts: true,
-    });
+    report.step("first answer", watch, true);
     let Some(superuser) = session.some_superuser().await? else {
         let why = "at that moment the cluster had no superuser with LOGIN";
         report.checks.push(Check::new("instance", "questions from inside", "all hold").unproved(why));
@@ -103,8 +99,7 @@ async fn canary_of(task: &Task<'_>, prepared: &Prepared, report: &mut Report) ->
         None => {
             let watch = Stopwatch::start();
             let expected = canary::expected(prepared, &*task.progress).await?;
-            let seconds = watch.elapsed().as_secs_f64();
-            report.steps.push(Step { name: "look for the canary".to_owned(), seconds, counts: false });
+            report.step("look for the canary", watch, false);
             Ok(expected)
         }
     }

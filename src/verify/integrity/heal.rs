@@ -152,7 +152,7 @@ async fn record(cx: &Cx<'_>, id: &BackupId) -> Result<Option<Healed>> {
 
 /// Under its own name where that is free; beside it where something else is there.
 async fn put_beside(cx: &Cx<'_>, key: &str, bytes: Bytes) -> Result<String> {
-    let place = target(cx, key, Digest(Sha256::digest(&bytes).into())).await?;
+    let place = target(cx, key, Digest::of(&bytes)).await?;
     if place != key
         && storage::get_bytes(&*cx.repository.storage, key, LARGEST_SIGNATURE).await.is_ok_and(|b| b == bytes)
     {

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::{CHECKSUMS, CONTENTS, Contents, IDENTITY};
@@ -36,7 +35,7 @@ impl Kit {
         files.insert(CONTENTS.to_owned(), documents::to_bytes(&contents)?);
         let mut sums = String::new();
         for (name, bytes) in &files {
-            sums.push_str(&format!("{}  {name}\n", digest(bytes)));
+            sums.push_str(&format!("{}  {name}\n", Digest::of(bytes)));
         }
         files.insert(CHECKSUMS.to_owned(), sums.into_bytes());
         // Nothing above lets one in; what would be worst is looked for all the same.
@@ -96,20 +95,19 @@ impl Kit {
     }
 
     fn write_directory(&self, target: &Path) -> Result<()> {
-        let parent = parent(target);
+        let parent = durable::parent(target);
         // Removed again wherever this ends early.
         let temporary = tempfile::Builder::new()
             .prefix(durable::TEMP_PREFIX)
             .permissions(std::fs::Permissions::from_mode(0o700))
-            .tempdir_in(&parent)
-            .map_err(|e| Error::io("cannot make the kit's directory", &parent, e))?;
+            .tempdir_in(parent)
+            .map_err(|e| Error::io("cannot make the kit's directory", parent, e))?;
         for (name, bytes) in &self.files {
             let path = temporary.path().join(name);
             durable::make_dirs(path.parent().unwrap_or(temporary.path()), 0o700)?;
             durable::write_new(&path, bytes, 0o600)?;
         }
-        let read = Self::read(temporary.path())?;
-        self.refuse_other(&read)?;
+        self.refuse_other(&Self::read(temporary.path())?.files, temporary.path())?;
         durable::rename_new(temporary.path(), target)?;
         let _ = temporary.keep();
         Ok(())
@@ -128,19 +126,15 @@ impl Kit {
         let bytes = tar.into_inner().map_err(failed)?;
         let mut file = durable::NewFile::create(target, 0o600)?;
         file.write_all(&bytes)?;
-        let read = Self { files: of_tar(file.temporary())?, ..Self::empty(&self.contents, target) };
-        self.refuse_other(&read)?;
+        self.refuse_other(&of_tar(file.temporary())?, target)?;
         file.publish()
     }
 
-    fn empty(contents: &Contents, place: &Path) -> Self {
-        Self { contents: contents.clone(), files: BTreeMap::new(), place: place.display().to_string() }
-    }
-
     /// What was written must read back as what was meant.
-    fn refuse_other(&self, read: &Self) -> Result<()> {
-        if read.files != self.files {
-            return Err(Error::new(Code::Io, "the kit does not read back as it was written").at(&read.place));
+    fn refuse_other(&self, read: &BTreeMap<String, Vec<u8>>, place: &Path) -> Result<()> {
+        if *read != self.files {
+            let what = "the kit does not read back as it was written";
+            return Err(Error::new(Code::Io, what).at(place.display()));
         }
         failpoint::reach("kit-before-name")
     }
@@ -162,17 +156,6 @@ fn has_secret_key(bytes: &[u8]) -> bool {
 
 fn is_tar(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "tar")
-}
-
-fn parent(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
-}
-
-fn digest(bytes: &[u8]) -> Digest {
-    Digest(Sha256::digest(bytes).into())
 }
 
 /// Nothing is overwritten.
@@ -205,7 +188,7 @@ fn check(files: &BTreeMap<String, Vec<u8>>, place: &str) -> Result<()> {
     for (name, sum) in &listed {
         match files.get(*name) {
             None => return Err(damaged(place, format!("{name} is missing"))),
-            Some(bytes) if digest(bytes) != *sum => {
+            Some(bytes) if Digest::of(bytes) != *sum => {
                 return Err(damaged(place, format!("{name} was changed")));
             }
             Some(_) => {}

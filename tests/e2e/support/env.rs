@@ -270,6 +270,18 @@ impl TestEnv {
         let path = self.root.file(name, 0o644, &change(self.config_text()));
         Pgkeep::with_config(&path)
     }
+    /// The configuration of pgkeep on the host of a standby: its server, a state directory and a socket of its own. And the
+    /// state directory.
+    pub fn beside(&self, standby: &Pg) -> (Pgkeep, PathBuf) {
+        let (state, socket) = (self.root.dir("standby.state", 0o700), self.root.join("standby.sock"));
+        let there = self.with_config("standby.toml", |text| {
+            text.replace(&self.pg.conninfo(), &standby.conninfo())
+                .replace(self.pg.data.to_str().unwrap(), standby.data.to_str().unwrap())
+                .replace(self.state.to_str().unwrap(), state.to_str().unwrap())
+                .replace(self.agent_socket().to_str().unwrap(), socket.to_str().unwrap())
+        });
+        (there, state)
+    }
     /// `pgkeep backup full`, and its id.
     #[track_caller]
     pub fn backup(&self) -> String {
