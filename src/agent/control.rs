@@ -43,6 +43,8 @@ const CONNECTIONS: usize = 64;
 const SILENCE: Duration = Duration::from_mins(1);
 /// For the other side to take a line.
 const TAKING: Duration = Duration::from_secs(10);
+/// At the end of a generation, for the request of whoever has just connected.
+const GREETING: Duration = Duration::from_secs(2);
 /// At the end of a generation, for answers under way.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// After an accept that failed (no descriptors left): not at once again.
@@ -192,12 +194,25 @@ async fn converse(
         let _ = replies.line(&wire::failure(&refused())).await;
         return;
     }
+    let mut has_asked = false;
     loop {
         let reading = tokio::time::timeout(SILENCE, wire::read_line(&mut read, wire::LONGEST_REQUEST));
+        tokio::pin!(reading);
         let line = tokio::select! {
-            () = shutdown.cancelled() => return,
-            line = reading => line,
+            biased;
+            line = &mut reading => line,
+            () = shutdown.cancelled() => {
+                if has_asked {
+                    return;
+                }
+                // Who came in the moment of a reload is about to ask, and would be turned away without a word.
+                match tokio::time::timeout(GREETING, reading).await {
+                    Ok(line) => line,
+                    Err(_) => return,
+                }
+            }
         };
+        has_asked = true;
         let answered = match line {
             // Silent for too long, or ended.
             Err(_) | Ok(Ok(None)) => return,

@@ -84,42 +84,80 @@ pub async fn checksums(tools: &Tools, owner: &Owner, data: &Path, within: Durati
     Ok(Checked::Damaged(wrong))
 }
 
-/// The type as which a fresh server of any encoding and locale reads a column's text exactly as production does, without
-/// lengths, which count characters there and bytes here. None for what depends on more (`jsonb`, `money`, types of the user).
-pub fn checkable(type_name: &str) -> Option<String> {
-    const PLAIN: [&str; 19] = [
-        "smallint",
-        "integer",
-        "bigint",
-        "real",
-        "double precision",
-        "numeric",
-        "boolean",
-        "date",
-        "time without time zone",
-        "time with time zone",
-        "timestamp without time zone",
-        "timestamp with time zone",
-        "uuid",
-        "bytea",
-        "oid",
-        "inet",
-        "cidr",
-        "macaddr",
-        "bit varying",
-    ];
-    if let Some(element) = type_name.strip_suffix("[]") {
-        return checkable(element).map(|element| format!("{element}[]"));
-    }
-    let name = match (type_name.split_once('('), type_name.split_once(')')) {
+/// PostgreSQL's own types whose text depends on nothing but the encoding.
+const OWN: [&str; 55] = [
+    "smallint",
+    "integer",
+    "bigint",
+    "real",
+    "double precision",
+    "numeric",
+    "boolean",
+    "date",
+    "time without time zone",
+    "time with time zone",
+    "timestamp without time zone",
+    "timestamp with time zone",
+    "text",
+    "character varying",
+    "character",
+    "bpchar",
+    "\"char\"",
+    "name",
+    "uuid",
+    "bytea",
+    "json",
+    "jsonb",
+    "jsonpath",
+    "tsvector",
+    "tsquery",
+    "bit",
+    "bit varying",
+    "inet",
+    "cidr",
+    "macaddr",
+    "macaddr8",
+    "point",
+    "line",
+    "lseg",
+    "box",
+    "path",
+    "polygon",
+    "circle",
+    "oid",
+    "xid",
+    "xid8",
+    "cid",
+    "tid",
+    "pg_lsn",
+    "pg_snapshot",
+    "txid_snapshot",
+    "oidvector",
+    "int2vector",
+    "int4range",
+    "int8range",
+    "numrange",
+    "tsrange",
+    "tstzrange",
+    "daterange",
+    "interval",
+];
+/// Their ranges of ranges.
+const MULTI: [&str; 6] =
+    ["int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange", "datemultirange"];
+
+/// Whether a fresh database of the same encoding reads a column's text exactly as production does: PostgreSQL's own types
+/// whose text depends on nothing else. Not those of the user or of an extension, `money` (the locale), `xml` (a choice of
+/// who built the server), `reg…` (objects that are not there).
+pub fn checkable(type_name: &str) -> bool {
+    let name = type_name.strip_suffix("[]").unwrap_or(type_name);
+    // Its length, precision or fields.
+    let plain = match (name.split_once('('), name.split_once(')')) {
         (Some((head, _)), Some((_, tail))) => format!("{head}{tail}"),
-        _ => type_name.to_owned(),
+        _ => name.to_owned(),
     };
-    let name = name.trim();
-    if name == "interval" || name.starts_with("interval ") {
-        return Some("interval".to_owned());
-    }
-    PLAIN.contains(&name).then(|| name.to_owned())
+    let plain = plain.trim();
+    plain.starts_with("interval ") || OWN.contains(&plain) || MULTI.contains(&plain)
 }
 
 fn first_lines(text: &str) -> Vec<String> {
@@ -145,10 +183,10 @@ impl Session {
     }
 
     /// Begins to load a CSV with a header into a table that only this session sees. `columns`: names, and types as
-    /// `format_type` says them; PostgreSQL reads each value as its type where [`checkable`] knows it, else as text.
+    /// `format_type` says them; PostgreSQL reads each value as its type where it is [`checkable`], else as text.
     pub async fn copy_of_columns(&self, columns: &[(&str, &str)], encoding: &str) -> Result<CopyIn<'_>> {
         let column = |(name, type_name): &(&str, &str)| {
-            let type_name = checkable(type_name).unwrap_or_else(|| "text".to_owned());
+            let type_name = if checkable(type_name) { type_name } else { "text" };
             format!("{} {type_name}", quote_identifier(name))
         };
         let all: Vec<String> = columns.iter().map(column).collect();
@@ -187,6 +225,37 @@ fn not_one_truth(what: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn types_are_read_as_themselves_where_nothing_else_matters_to_their_text() {
+        for own in [
+            "integer",
+            "integer[]",
+            "character varying(10)",
+            "character varying(10)[]",
+            "numeric(10,2)",
+            "timestamp(3) with time zone",
+            "interval day to second(3)",
+            "\"char\"",
+            "jsonb",
+            "bit(8)",
+            "nummultirange",
+        ] {
+            assert!(checkable(own), "{own}");
+        }
+        for other in [
+            "money",
+            "xml",
+            "regclass",
+            "mood",
+            "app.mood[]",
+            "\"text \"",
+            "postgis.geometry(Point,4326)",
+            "",
+        ] {
+            assert!(!checkable(other), "{other}");
+        }
+    }
 
     #[test]
     fn the_first_lines_say_how_many_follow() {

@@ -63,7 +63,10 @@ fn agent_control_refuses_strangers_and_what_it_does_not_understand() {
 
 /// Sends bytes and reads until the agent has answered one line.
 fn exchange(env: &TestEnv, request: &[u8]) -> String {
-    let mut stream = UnixStream::connect(env.agent_socket()).unwrap();
+    exchange_on(UnixStream::connect(env.agent_socket()).unwrap(), request)
+}
+
+fn exchange_on(mut stream: UnixStream, request: &[u8]) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     // The agent ends the connection of who says too much, perhaps before all is sent.
     let _ = stream.write_all(request).and_then(|()| stream.write_all(b"\n"));
@@ -85,6 +88,19 @@ fn agent_serves_on_while_many_connections_hold_their_place() {
         exchange(&env, b"{\"op\":\"ping\"}").contains("\"ok\":true")
     });
     drop(agent);
+}
+
+#[test]
+fn agent_answers_whoever_connected_in_the_moment_of_a_reload() {
+    let env = quiet_env();
+    let agent = env.start_agent();
+    let early = UnixStream::connect(env.agent_socket()).unwrap();
+    // They are accepted in turn, so the one above has been.
+    agent.ask(&json!({"op": "ping"}));
+    agent.signal(Signal::SIGHUP);
+    agent.wait_log("reloading", Duration::from_secs(20));
+    assert!(exchange_on(early, b"{\"op\":\"ping\"}").contains("\"ok\":true"));
+    agent.terminate().exits(0);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod refused;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -71,17 +72,18 @@ fn assert_without(place: &Path, secrets: &[(&'static str, String)]) {
 }
 
 /// The page's own commands, on a host whose `/etc/pgkeep` is the root of the test and where somebody types the passphrase and agrees.
-fn instructions(env: &TestEnv, kit: &Path) -> String {
+fn instructions(env: &TestEnv, kit: &Path, steps: &[u32]) -> String {
     let page = std::fs::read_to_string(kit.join("INSTRUCTIONS.md")).unwrap();
     let kit = ("KIT", kit.display().to_string());
-    let script = Runbook::parse(&page).script(&[kit], &[1, 3, 4, 6, 7]);
+    let script = Runbook::parse(&page).script(&[kit], steps);
     // Where it was before: PostgreSQL's own settings name it.
     let etc = env.root.path().display().to_string();
     let script = script.replace("/etc/pgkeep", &etc);
     let there = format!("sed -i 's#/etc/pgkeep#{etc}#' {etc}/pgkeep.toml\npgkeep config check");
     let script = script.replace("pgkeep config check", &there).replace("chown postgres:", "chown $(id -un):");
+    let script = script.replace("-o postgres", "-o $(id -un)");
     let agreed = "pgkeep restore --to latest\n";
-    assert!(script.contains(agreed), "{script}");
+    assert_eq!(script.contains(agreed), steps.contains(&7), "{script}");
     let script = script.replace(agreed, "pgkeep restore --to latest --yes\n");
     let bin = env.pgkeep.bin().parent().unwrap().display();
     format!(
@@ -106,7 +108,7 @@ fn a_host_that_lost_everything_comes_back_by_following_the_kits_instructions() {
     env.pg.stop(Stop::Immediate);
     std::fs::remove_dir_all(&env.pg.data).unwrap();
     forget(&env);
-    let output = bash(&env.root, &instructions(&env, &place));
+    let output = bash(&env.root, &instructions(&env, &place, &[1, 3, 4, 6, 7]));
     let said = described(&output);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("identity.age: OK") && said.contains("INSTRUCTIONS.md: OK"), "{said}");
@@ -170,4 +172,25 @@ fn a_kit_of_a_bucket_holds_no_access_keys_and_takes_them_from_the_variables_that
         .env("KIT_EU_1_SECRET_ACCESS_KEY", &server.secret_key);
     let report = drill_from(&env, "kit.tar", &with, &["--to", "latest"]).ok().json();
     assert_eq!(report["outcome"], "passed", "{report:#}");
+    the_page_leads_to_the_bucket(&env);
+}
+
+/// By the page's own commands; somebody types the keys, and PostgreSQL finds them in files from then on.
+fn the_page_leads_to_the_bucket(env: &TestEnv) {
+    let server = env.repo().s3().server();
+    let (root, kit) = (env.root.path().display(), env.root.join("pgkeep-recovery-kit"));
+    let typed = format!("{}\n{}\n", server.access_key, server.secret_key);
+    let unpacked = bash(&env.root, &format!("tar -C {root} -xf {root}/kit.tar"));
+    assert!(unpacked.status.success(), "{}", described(&unpacked));
+    forget(env);
+    let page = instructions(env, &kit, &[1, 3, 4, 5]);
+    let afterwards = "unset KIT_EU_1_ACCESS_KEY_ID KIT_EU_1_SECRET_ACCESS_KEY";
+    let look = Runbook::parse(&std::fs::read_to_string(kit.join("INSTRUCTIONS.md")).unwrap());
+    let look = look.script(&[("KIT", kit.display().to_string())], &[6]);
+    let output = bash(&env.root, &format!("{{\n{page}\n{afterwards}\n{look}\n}} <<'TYPED'\n{typed}TYPED\n"));
+    let said = described(&output);
+    assert!(output.status.success() && said.contains("Plan of the restore"), "{said}");
+    let file = env.root.join("KIT_EU_1_SECRET_ACCESS_KEY");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), server.secret_key);
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }

@@ -11,10 +11,14 @@ const TEST_DB: &str = "app";
 
 /// A backup with WAL after it, a dump and an export of a database with some rows.
 fn everything(extra: &str) -> TestEnv {
+    everything_in(EnvOptions::new(18), extra)
+}
+
+fn everything_in(options: EnvOptions, extra: &str) -> TestEnv {
     let reserve =
         if extra.contains("reserve") { "" } else { "[proof]\nreserve = \"64MiB\"\nlow_priority = false\n" };
     let config = format!("[dump]\ntables = [\"users\"]\n{reserve}{extra}");
-    let env = EnvOptions::new(18).pg(|pg| pg.segment_mib(1)).config(&config).build();
+    let env = options.pg(|pg| pg.segment_mib(1)).config(&config).build();
     let mut ledger = Ledger::create(&env.pg);
     env.pg.sql("create role app_owner");
     env.pg.sql(&format!("create database {TEST_DB} owner app_owner"));
@@ -72,6 +76,42 @@ fn base_backup_dump_and_exports_come_back_and_are_counted() {
     assert!(env.repo().list_under("main/reports/").iter().any(|key| key.ends_with("-restore-test.json")));
 }
 
+/// Columns of PostgreSQL's own types, and two of others.
+const EVERY_TYPE: &str = "create type mood as enum ('sad', 'fine'); \
+    create table every_type (id int, narrow varchar(5), fixed char(3), doc jsonb, plain json, price numeric(7,2), \
+    at timestamptz(3), during tstzrange, several int4multirange, places point[], words tsvector, flags bit(4), \
+    address inet, feeling mood, cost money); \
+    insert into every_type values (1, 'äöüßé', 'x', '{\"a\": \"\\u00e4 and \\\\ \"}', '[1, 2]', 12345.67, now(), \
+    tstzrange(now(), null), '{[1,3),[5,7)}', '{\"(1,2)\",\"(3,4)\"}', 'a fat cat', b'1010', '::1/64', 'fine', 12.5)";
+
+#[test]
+fn with_two_regions_a_damaged_export_of_one_is_loaded_from_the_other_and_each_region_has_its_drill() {
+    let options = EnvOptions::new(18).s3_repository("eu", true).dir_repository("us", true);
+    let env = everything_in(options, "");
+    env.pg.session_in(TEST_DB).sql(EVERY_TYPE);
+    env.pgkeep.run(["backup", "tables", "-t", "users", "-t", "every_type"]).ok();
+    let store = env.store("eu");
+    let of_type = |key: &&String| key.contains("-tables-") && key.contains("every_type");
+    let csv = store.list_under("main/backups/").iter().find(of_type).cloned().unwrap();
+    store.flip_a_bit(&csv);
+    let report = run(&env).ok().json();
+    assert_eq!(report["outcome"], "passed", "{report:#}");
+    let exports = checks(&report, "export ");
+    let whole = ("tables of database app", "holds", "501 rows in 2 tables, as exported");
+    assert!(exports.contains(&whole), "{report:#}");
+    let notes: Vec<&str> = report["notes"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let says = |parts: &[&str]| notes.iter().any(|note| parts.iter().all(|part| note.contains(part)));
+    assert!(says(&["every_type", "in eu:"]), "{notes:?}");
+    let as_text = "read as text, for their types are not PostgreSQL's own or depend on a locale: public.every_type.feeling";
+    assert!(says(&[as_text, "every_type.cost (money)"]) && !says(&["as text", "narrow"]), "{notes:?}");
+    for region in ["eu", "us"] {
+        let drill = env.pgkeep.clone().global("--json").run(["--repo", region, "drill"]).ok().json();
+        assert_eq!((&drill["outcome"], &drill["only"]), (&"passed".into(), &region.into()), "{drill:#}");
+        assert_eq!(drill["recovered"]["repository"], region);
+    }
+    nothing_is_left(&env);
+}
+
 #[test]
 fn killed_in_the_dump_or_the_exports_nothing_is_left_after_the_next_run_wherever_the_scratch_directory_is() {
     let env = everything("");
@@ -125,7 +165,8 @@ fn a_damaged_dump_and_a_damaged_export_are_found_and_named() {
 }
 
 #[test]
-fn a_value_that_does_not_fit_its_column_is_found_in_an_export_whose_digests_are_right() {
+fn a_value_that_does_not_fit_its_column_and_rows_that_are_not_as_many_are_found_where_all_digests_are_right()
+{
     let env = everything("");
     let keys = env.repo().list_under("main/backups/");
     let csv = keys.iter().find(|key| key.contains("-tables-") && key.contains("/csv/")).unwrap();
@@ -134,7 +175,21 @@ fn a_value_that_does_not_fit_its_column_is_found_in_an_export_whose_digests_are_
         assert!(text.contains("\n250,"), "{text}");
         text.replace("\n250,", "\ntwo hundred and fifty,").into_bytes()
     });
-    let report = run(&env).exits(4).json();
+    // The dump has 500 rows, and was counted to have one more.
+    let index = keys.iter().find(|key| key.contains("-dump-") && key.contains("index.json")).unwrap();
+    let undone = forge::object(&env, index, |plain| {
+        let text = String::from_utf8(plain).unwrap().replace(char::is_whitespace, "");
+        assert_eq!(text.matches("\"rows\":500,").count(), 1, "{text}");
+        text.replace("\"rows\":500,", "\"rows\":501,").into_bytes()
+    });
+    let ran = run(&env).exits(4).says("drill-failed.md");
+    let report = ran.json();
+    let dump = checks(&report, "dump ");
+    let counted = |(name, verdict, found): &(&str, &str, &str)| {
+        *name == "database app" && *verdict == "fails" && found.contains("501") && found.contains("500")
+    };
+    assert!(dump.iter().any(counted), "{dump:?}");
+    undone.undo();
     let exports = checks(&report, "export ");
     let named = |(name, verdict, found): &(&str, &str, &str)| {
         name.contains("users") && *verdict == "fails" && found.contains("two hundred and fifty")

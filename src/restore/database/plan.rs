@@ -8,6 +8,7 @@ use super::globals::Needs;
 use crate::model::{BackupId, ClusterName, Lsn, PgMajor, RepoName, SystemId, Timestamp};
 use crate::postgres::databases::OtherSession;
 use crate::restore::logical::PassedOver;
+use crate::restore::space::Need;
 use crate::util::human;
 
 /// What is confirmed.
@@ -38,6 +39,8 @@ pub struct DatabasePlan {
     pub tablespaces_made: Vec<String>,
     /// Programs at once.
     pub jobs: usize,
+    /// In the data directory, where the server is on this host.
+    pub room: Option<Need>,
     /// What killed restores have left, and is removed first.
     pub leftovers: Vec<String>,
     pub warnings: Vec<String>,
@@ -64,6 +67,15 @@ pub struct Existing {
     pub kept_as: Option<String>,
     /// They are ended before the names are exchanged.
     pub sessions: Vec<OtherSession>,
+}
+
+/// Rows in tables with their indexes, beside the bytes that COPY wrote; indexes of many columns need more.
+const ROOM_FACTOR: u64 = 3;
+const ROOM_BESIDES: u64 = 100 << 20;
+
+/// About so much room is needed where rows of so many bytes are restored.
+pub const fn room_for(data_bytes: u64) -> u64 {
+    data_bytes.saturating_mul(ROOM_FACTOR).saturating_add(ROOM_BESIDES)
 }
 
 impl DatabasePlan {
@@ -144,7 +156,11 @@ pub fn text(plan: &DatabasePlan) -> String {
         line("removes", format!("{left}, which a killed restore has left"));
     }
     let at_once = if plan.jobs == 1 { String::new() } else { format!(", {} at once", plan.jobs) };
-    line("by", format!("{}{at_once}; nothing is written to this host's disk", plan.tool));
+    if let Some(room) = &plan.room {
+        let (needed, available) = (human::size(room.needed), human::size(room.available));
+        line("room", format!("{needed} needed, roughly, {available} available in {}", room.path.display()));
+    }
+    line("by", format!("{}{at_once}; only the server writes to a disk", plan.tool));
     text
 }
 

@@ -14,7 +14,7 @@ use crate::postgres::archive_format::Head;
 use crate::postgres::databases::OtherSession;
 use crate::postgres::restore_tool::RestoreTool;
 use crate::postgres::sql_text;
-use crate::postgres::{ConnInfo, service};
+use crate::postgres::{ConnInfo, as_owner, service};
 use crate::repository::Repository;
 use crate::repository::access;
 use crate::repository::logical_index::IndexedDatabase;
@@ -22,7 +22,9 @@ use crate::restore::gather::Archive;
 use crate::restore::logical::StoredStream;
 use crate::restore::logical::choose::{self, ChosenBackup};
 use crate::restore::production::Production;
-use crate::util::host;
+use crate::restore::space::Need;
+use crate::restore::survey;
+use crate::util::{host, human};
 
 /// Where databases are made and renamed from.
 pub const CONTROL_DATABASE: &str = "postgres";
@@ -81,7 +83,29 @@ pub async fn run(task: &DatabaseTask<'_>) -> Result<Prepared> {
     plan.jobs = lists.data.len().max(lists.indexes.len()).max(1);
     plan.leftovers = left.into_iter().map(|l| l.database).collect();
     plan.warnings.splice(0..0, archive.notes);
+    plan.room = room(task, plan.data_bytes)?;
+    plan.warnings.extend(plan.room.as_ref().and_then(short));
     Ok(Prepared { plan, production, tool, stream, head, indexed: chosen.database, making, lists })
+}
+
+/// Known where the server's socket says where its files are. A tablespace of its own is not looked at.
+fn room(task: &DatabaseTask<'_>, data_bytes: u64) -> Result<Option<Need>> {
+    let connection = task.request.connection.as_deref().unwrap_or(&task.cluster.connection);
+    let Some(path) = as_owner::data_directory(connection)? else { return Ok(None) };
+    let available = survey::disk(&path)?.available;
+    Ok(Some(Need { path, needed: plan::room_for(data_bytes), available }))
+}
+
+/// No more than a warning: how much indexes take is not known before. A full disk ends the whole server.
+fn short(room: &Need) -> Option<String> {
+    (room.needed > room.available).then(|| {
+        format!(
+            "the server may run out of room, and would end with all its databases: about {} needed, {} available in {}",
+            human::size(room.needed),
+            human::size(room.available),
+            room.path.display()
+        )
+    })
 }
 
 /// Why a dump is not taken unless it is named.
@@ -311,6 +335,7 @@ fn plan_of(
         roles_made: Vec::new(),
         tablespaces_made: Vec::new(),
         jobs: 1,
+        room: None,
         leftovers: Vec::new(),
         warnings,
     }
@@ -336,4 +361,19 @@ pub fn properties(prepared: &Prepared, no_owner: bool, becomes: &str) -> (Vec<St
 /// A connection to another database of the same server.
 pub fn info_of(production: &Production, database: &str) -> ConnInfo {
     production.info.clone().with_dbname(database)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_may_run_out_of_room_is_a_warning_with_the_figures_and_the_place() {
+        let room = |available| Need { path: "/var/lib/postgresql".into(), needed: 4 << 30, available };
+        assert_eq!(short(&room(4 << 30)), None);
+        let warning = short(&room(1 << 30)).unwrap();
+        for part in ["4.0 GiB", "1.0 GiB", "/var/lib/postgresql"] {
+            assert!(warning.contains(part), "{warning}");
+        }
+    }
 }

@@ -166,14 +166,14 @@ fn stores(contents: &Contents) -> String {
     }
     text.push_str(
         "\nThe access keys are in no kit. Whoever runs the store makes new ones if the old are lost; for the restore alone, reading\n\
-         is enough. In the shell in which you go on (only those of the repository that you use):\n\n```\n",
+         is enough. In the shell in which you go on (only those of the repository that you use):\n\n```sh\n",
     );
     for variable in &variables {
         let _ = writeln!(text, "read -rsp '{variable}: ' {variable} && export {variable}");
     }
     text.push_str(
         "```\n\nPostgreSQL does not see the variables of your shell, and the restored cluster archives again. So that it can, put the\n\
-         keys into files that are its user's alone:\n\n```\n",
+         keys into files that are its user's alone:\n\n```sh\n",
     );
     for variable in &variables {
         let file = format!("{HOME}/{variable}");

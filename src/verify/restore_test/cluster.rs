@@ -51,13 +51,14 @@ impl Cluster {
     pub(super) async fn connect(&self, database: &str) -> Result<Session> {
         connect_to(&ConnInfo::socket(&self.socket, self.port, SUPERUSER, database)).await
     }
-    /// In a database that takes every byte as it is.
-    pub(super) async fn for_exports(&self) -> Result<Session> {
+    /// In a database of the encoding of the one that was exported: text has its length in characters there, and JSON its
+    /// escapes.
+    pub(super) async fn for_exports(&self, encoding: &str) -> Result<Session> {
         let control = self.connect("template1").await?;
         control.drop_database(EXPORTS).await?;
         let plain = NewDatabase {
             name: EXPORTS,
-            encoding: "SQL_ASCII",
+            encoding,
             collate: "C",
             ctype: "C",
             locale_provider: "c",

@@ -8,6 +8,7 @@ use super::{index_of, said};
 use crate::codec::Identities;
 use crate::error::{Code, Result};
 use crate::repository::logical_index::IndexedDatabase;
+use crate::restore::database::plan::room_for;
 use crate::restore::database::{self, DatabaseRequest, DatabaseTask};
 use crate::restore::gather::{Archive, Held};
 use crate::restore::logical::Wanted;
@@ -16,10 +17,6 @@ use crate::verify::drill::Drill;
 use crate::verify::inside::Assertion;
 use crate::verify::report::{Check, Report};
 use crate::verify::room;
-
-/// Rows in a table with their indexes, beside the bytes that COPY wrote.
-const ROOM_FACTOR: u64 = 3;
-const ROOM_BESIDES: u64 = 100 << 20;
 
 pub(super) async fn restore(
     test: &Drill<'_>,
@@ -34,7 +31,7 @@ pub(super) async fn restore(
     for indexed in &index.databases {
         let rows = format!("{} rows in {} tables", indexed.rows(), indexed.tables.len());
         let check = Check::new(&of, format!("database {}", indexed.name), rows).essential();
-        let needed = indexed.tables.iter().map(|t| t.bytes).sum::<u64>() * ROOM_FACTOR + ROOM_BESIDES;
+        let needed = room_for(indexed.tables.iter().map(|t| t.bytes).sum());
         let available = room::available(&test.scratch)?;
         if needed.saturating_add(test.config.proof.reserve) > available {
             let why = format!(

@@ -1,5 +1,6 @@
 //! The exports of a day: PostgreSQL itself reads each CSV to its end, each value as what its column is, and says how many rows
-//! it took. Types of the user, and those whose text depends on locale or encoding, are read as text.
+//! it took. Types of the user and of extensions, and those whose text depends on a locale, are read as text: an export has the
+//! definitions of its tables alone, and production is not asked. A note names their columns.
 //!
 //! A copy that cannot be read is told, and the next repository's is loaded.
 
@@ -9,6 +10,7 @@ use super::cluster::Cluster;
 use super::{index_of, said};
 use crate::codec::Identities;
 use crate::error::{Code, Error, Result};
+use crate::postgres::proof;
 use crate::postgres::session::Session;
 use crate::repository::Repository;
 use crate::repository::logical_index::{IndexedCsv, IndexedTable};
@@ -22,6 +24,8 @@ use crate::verify::room;
 const DAY: Duration = Duration::from_hours(24);
 /// Text in a table, beside the bytes of the file.
 const ROOM_FACTOR: u64 = 2;
+/// Columns that a note names.
+const NAMED: usize = 8;
 
 /// Those of the last day that there was one, by the database's clock. The oldest first.
 pub(super) fn of_the_day(all: Vec<Held>) -> Vec<Held> {
@@ -41,9 +45,16 @@ pub(super) async fn load(
     let of = format!("export {}", export.record.id);
     let Some(index) = index_of(archive, export, identities, &of, report).await else { return Ok(()) };
     test.progress.phase("loading the exports");
-    let session = cluster.for_exports().await?;
     for database in &index.databases {
-        let mut found = (0, 0);
+        let session = match cluster.for_exports(&database.facts.encoding).await {
+            Ok(session) => session,
+            Err(e) => {
+                let check = Check::new(&of, format!("tables of database {}", database.name), "");
+                report.checks.push(check.essential().found(false, said(&e)));
+                continue;
+            }
+        };
+        let (mut found, mut as_text) = ((0, 0), Vec::new());
         for table in &database.tables {
             let Some(csv) = &table.csv else { continue };
             let name = format!("{}.{}.{}", database.name, table.schema, table.name);
@@ -55,7 +66,10 @@ pub(super) async fn load(
                 continue;
             }
             match any(test, archive, export, (table, csv), &session, &mut report.notes).await {
-                Ok(rows) if rows == table.rows => found = (found.0 + 1, found.1 + rows),
+                Ok(rows) if rows == table.rows => {
+                    found = (found.0 + 1, found.1 + rows);
+                    as_text.extend(read_as_text(table, csv));
+                }
                 Ok(rows) => report.checks.push(check.found(false, format!("{rows} rows"))),
                 Err(e) => report.checks.push(check.found(false, said(&e))),
             }
@@ -65,8 +79,27 @@ pub(super) async fn load(
             let check = Check::new(&of, format!("tables of database {}", database.name), words.clone());
             report.checks.push(check.essential().found(true, words));
         }
+        report.notes.extend(text_note(&of, &as_text));
     }
     Ok(())
+}
+
+/// Columns whose values were only counted.
+fn read_as_text<'i>(table: &'i IndexedTable, csv: &'i IndexedCsv) -> impl Iterator<Item = String> + 'i {
+    let others = csv.columns.iter().filter(|column| !proof::checkable(&column.type_name));
+    others.map(|column| format!("{}.{}.{} ({})", table.schema, table.name, column.name, column.type_name))
+}
+
+/// What was not proved of them is said.
+fn text_note(of: &str, columns: &[String]) -> Option<String> {
+    let named = columns.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let more = match columns.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    (!columns.is_empty()).then(|| {
+        format!("{of}: read as text, for their types are not PostgreSQL's own or depend on a locale: {named}{more}")
+    })
 }
 
 /// From the first repository that gives it. A value that does not fit is the same in all of them.

@@ -39,6 +39,9 @@ fn the_newest_whole_dump_that_is_not_younger_is_taken_or_the_one_that_is_named()
     let json =
         json.run(["restore", "database", "shop", "--from", "latest", "--as", "x", "--dry-run"]).ok().json();
     assert_eq!((&json["becomes"], &json["rows"], &json["existing"]), (&"x".into(), &2.into(), &().into()));
+    let room = &json["room"];
+    assert_eq!(room["path"], env.pg.data.to_str().unwrap());
+    assert!(room["available"].as_u64() > Some(0) && room["needed"].as_u64() > Some(100 << 20), "{room}");
     from("2020-01-01 00:00+00", "x").fails_with("no-backup", 3).says("taken up to 2020-01-01");
     from("20201121T020000Z-dump-3f9a", "x").fails_with("no-backup", 3).says("no such backup");
     from(&tables, "x").fails_with("no-backup", 3).says("this is a tables backup, not a dump");
