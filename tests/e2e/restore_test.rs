@@ -222,7 +222,7 @@ fn jobs_drill_and_test_and_what_they_prove_is_on_the_screen() {
         )
     };
     let env = everything(&format!(
-        "[proof]\nreserve = \"64MiB\"\nrpo = \"1h\"\nrto = \"1h\"\n{}{}",
+        "[proof]\nreserve = \"64MiB\"\nrpo = \"1h\"\nrto = \"1h\"\n[alerts]\ncheck_interval = \"1s\"\n{}{}",
         job("test", "restore-test"),
         job("drill", "drill")
     ));
@@ -234,10 +234,21 @@ fn jobs_drill_and_test_and_what_they_prove_is_on_the_screen() {
     let status = || env.pgkeep.run(["status"]).stdout;
     eventually("the proofs are on the screen", SOON, || status().contains("measured by 2 restores"));
     assert!(status().contains("last proof   ") && !status().contains("none yet"), "{}", status());
+    // What integrity may find and nobody looked at: the alert names the backup and the page.
+    let dump = env.repo().find(&["/dump/", "app"]);
+    env.repo().flip_a_bit(&dump);
+    env.pgkeep.run(["jobs", "run", "test"]).exits(4);
+    let id = dump.split('/').nth(2).unwrap();
+    let alerts = || env.pgkeep.clone().global("--json").run(["alerts"]).stdout;
+    eventually("the alert", SOON, || {
+        let open = alerts();
+        ["proof-failed", id, "drill-failed.md"].iter().all(|part| open.contains(part))
+    });
+    env.repo().flip_a_bit(&dump);
     agent.terminate();
     // Without an agent the same is found in the repository.
     let status = status();
-    assert!(status.contains("measured by 2 restores") && !status.contains("none yet"), "{status}");
+    assert!(status.contains("measured by 3 restores") && !status.contains("none yet"), "{status}");
     let reports = env.repo().list_under("main/reports/");
     let drill = reports.iter().find(|key| key.ends_with("-drill.json")).unwrap();
     let report: Value = serde_json::from_slice(&env.repo().read(drill)).unwrap();

@@ -136,6 +136,8 @@ pub const RULES: &[Rule] = &[
         "A store's credentials, which do not renew themselves, end within this time.", &["credentials_expiry"], STORE),
     rule("job-failed", "critical", "The last run of a job failed.", &[], BACKUPS),
     rule("job-finding", "critical", "The last run of a job did its work and found something wrong.", &[], BACKUPS),
+    rule("proof-failed", "critical", "The last drill or restore test found something that a restore would stumble over.",
+        &[], DRILL),
     rule("repository-damaged", "critical",
         "The last `verify` job found something wrong with what is stored: missing, damaged, unsigned, or WAL with a hole.", &[],
         DAMAGED),

@@ -60,10 +60,10 @@ pub(super) async fn restore(
         report.checks.push(check.unproved("no role was let in"));
         return Ok(None);
     };
-    let version = session.version_num();
+    let (major, minor) = (session.version_num() / 10_000, session.version_num() % 10_000);
     report
         .checks
-        .push(check.found(!session.is_in_recovery().await?, format!("PostgreSQL {version} answers")));
+        .push(check.found(!session.is_in_recovery().await?, format!("PostgreSQL {major}.{minor} answers")));
     report.step("first answer", watch, true);
     let Some(superuser) = session.some_superuser().await? else {
         let why = "at that moment the cluster had no superuser with LOGIN";

@@ -31,12 +31,12 @@ pub(super) fn findings(
             }
             RunOutcome::Finding => {
                 let summary = format!("job {name}: the run of {began} found something wrong: {text}");
-                found.push(if job.kind == "verify" {
-                    of("repository-damaged")
+                found.push(match job.kind.as_str() {
+                    "verify" => of("repository-damaged")
                         .says(summary)
-                        .mend(format!("pgkeep verify --cluster {}", job.cluster))
-                } else {
-                    of("job-finding").says(summary)
+                        .mend(format!("pgkeep verify --cluster {}", job.cluster)),
+                    "drill" | "restore-test" => of("proof-failed").says(summary),
+                    _ => of("job-finding").says(summary),
                 });
             }
             RunOutcome::Done | RunOutcome::Elsewhere | RunOutcome::Skipped => {}

@@ -247,6 +247,14 @@ const CASES: &[Case] = &[
         },
         Some(("repository-damaged", Critical)),
     ),
+    (
+        "a restore test found something",
+        |f| {
+            job(f).kind = "restore-test".into();
+            job(f).last = Some(run(RunOutcome::Finding));
+        },
+        Some(("proof-failed", Critical)),
+    ),
     ("another host ran", |f| job(f).last = Some(run(RunOutcome::Elsewhere)), None),
     ("due an hour ago", |f| job(f).next_at = Some(ago(HOUR)), None),
     ("due longer ago", |f| job(f).next_at = Some(ago(HOUR + 1)), Some(("job-overdue", Critical))),
