@@ -158,6 +158,11 @@ fn summary(repository: &RepositoryReport) -> String {
         let (objects, bytes) = repository.left;
         line.push_str(&format!("; {objects} objects ({}) are left for the next time", human::size(bytes)));
     }
+    match repository.expiring {
+        0 => {}
+        1 => line.push_str("; 1 backup is marked as expiring"),
+        n => line.push_str(&format!("; {n} backups are marked as expiring")),
+    }
     line.push_str(match (repository.findings.len(), &repository.interrupted) {
         (_, Some(_)) => "; ended early",
         (0, None) => "; nothing wrong",
@@ -175,6 +180,7 @@ fn document(done: &Report) -> Value {
             "checked": r.counts,
             "findings": r.findings,
             "healed": r.healed,
+            "expiring": r.expiring,
             "unproved": r.unproved,
             "left": { "objects": r.left.0, "bytes": r.left.1 },
             "oldest_check": r.oldest,

@@ -4,7 +4,7 @@
 //! * **What would change a restore is found**: objects that are missing, cut, changed, exchanged or another cluster's;
 //!   records and marks that no trusted host signed; WAL with holes; a base backup without its own WAL.
 //! * **A repository at work is no fault**: what looks missing is looked for again before it is said, for backups are
-//!   published, segments come out of order and expired backups go while this runs.
+//!   published, segments come out of order and expired backups go while this runs ([`leaving`]).
 //! * **Nothing is passed that was not looked at**: without an identity WAL objects are unproved; what a budget leaves out
 //!   is counted and comes first the next time.
 //! * **Damage that was found stays found**: it is looked at again by every run until it is gone, whatever the budget.
@@ -34,10 +34,12 @@ use crate::util::progress::Progress;
 mod base;
 mod finding;
 mod gaps;
+mod gone;
 mod heal;
 mod impact;
 mod items;
 mod keys;
+mod leaving;
 mod logical;
 mod marks;
 mod memory;
@@ -132,6 +134,8 @@ pub struct RepositoryReport {
     pub left: (u64, u64),
     /// When the longest unchecked object was checked; None: some never were, or nothing is remembered.
     pub oldest: Option<Timestamp>,
+    /// Backups that are marked as expiring and not gone yet.
+    pub expiring: u64,
     pub notes: Vec<String>,
     /// Why it ended before its end.
     pub interrupted: Option<Error>,

@@ -1,6 +1,7 @@
 //! `pgkeep verify`: what is wrong is found, named, and told with what it means; a healthy repository is never accused.
 
 mod damage;
+mod expiring;
 mod forged;
 mod heal;
 mod healthy;

@@ -80,6 +80,9 @@ fn text(done: &Report) -> String {
         if r.left.0 > 0 {
             text.push_str(&format!(", {} left for the next time", human::size(r.left.1)));
         }
+        if r.expiring > 0 {
+            text.push_str(&format!(", {} expiring", r.expiring));
+        }
         if !r.healed.is_empty() {
             text.push_str(&format!(", {} healed", r.healed.len()));
         }

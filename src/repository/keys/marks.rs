@@ -9,9 +9,14 @@ pub fn all(cluster: &ClusterName) -> String {
     format!("{cluster}/marks/")
 }
 
+/// `<cluster>/marks/<backup-id>/`
+pub fn of(cluster: &ClusterName, backup: &BackupId) -> String {
+    format!("{}{backup}/", all(cluster))
+}
+
 /// A mark's key; `mark` is a word such as `pinned` or `failed-verification`.
 pub fn mark(cluster: &ClusterName, backup: &BackupId, at: Timestamp, mark: &str) -> String {
-    format!("{}{backup}/{}-{mark}.json", all(cluster), at.compact_micros())
+    format!("{}{}-{mark}.json", of(cluster, backup), at.compact_micros())
 }
 
 /// `<cluster>/reports/`

@@ -1,10 +1,13 @@
 //! WAL as a whole: no hole behind the oldest base backup, every base backup's own WAL, no end that has moved back. Pure.
+//!
+//! Where base backups expire, WAL does: holes before the retained window's first base backup (`floor`) are meant, but
+//! for the retained backups' own WAL, and so is the end of a timeline that recoveries have left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::memory::{Memory, WalEnd};
 use super::wal::Content;
-use crate::model::{Lsn, SegmentName, SegmentSize, SystemId, TimelineId, Timestamp};
+use crate::model::{BackupId, Lsn, SegmentName, SegmentSize, SystemId, TimelineId, Timestamp};
 use crate::postgres::history::{History, TimelinePath};
 use crate::repository::continuity::{self, Fork, Hole, Stop};
 use crate::repository::wal_listing::WalListing;
@@ -53,12 +56,22 @@ pub(super) struct Known<'a> {
     pub(super) system: SystemId,
     pub(super) listing: &'a WalListing,
     pub(super) size: SegmentSize,
+    /// Of the base backups that do not expire.
     pub(super) points: &'a [BackupPoint],
+    /// Where base backups expire: the first of those behind them.
+    pub(super) floor: Option<&'a BackupId>,
     pub(super) histories: &'a BTreeMap<TimelineId, History>,
     /// What was taken out of the listing.
     pub(super) bad: &'a [Content],
     pub(super) memory: &'a Memory,
     pub(super) now: Timestamp,
+}
+
+impl Gaps {
+    /// Whether nothing is missing.
+    pub(super) fn is_clean(&self) -> bool {
+        self.holes.is_empty() && self.incomplete.is_empty() && self.shorter.is_empty()
+    }
 }
 
 impl Known<'_> {
@@ -109,8 +122,12 @@ impl Known<'_> {
         on_path.sort_by_key(|point| (point.start_lsn, point.stop_lsn));
         let mut gaps = Vec::new();
         // WAL before the oldest base backup leads nowhere.
-        let Some(mut start) = on_path.first().map(|point| point.start_lsn) else { return gaps };
+        let Some(mut start) = self.window(&path).map(|point| point.start_lsn) else { return gaps };
+        let left = self.left(timeline);
         while let Stop::Hole(hole) = continuity::reach(self.listing, self.size, &path, start).stop {
+            if left.is_some_and(|left| hole.first_missing.timeline == timeline && hole.from >= left) {
+                break;
+            }
             let to = hole.to.filter(|to| *to > start);
             let before = on_path.iter().filter(|p| p.stop_lsn <= hole.from).max_by_key(|p| p.stop_lsn);
             let after = on_path.iter().find(|p| to.is_some_and(|to| p.start_lsn >= to));
@@ -126,6 +143,30 @@ impl Known<'_> {
         gaps
     }
 
+    /// The first base backup on a path from which all WAL is expected.
+    fn window(&self, path: &TimelinePath) -> Option<&BackupPoint> {
+        let begins = |point: &&BackupPoint| {
+            path.contains(point.timeline, point.stop_lsn) && self.floor.is_none_or(|floor| point.id >= *floor)
+        };
+        self.points.iter().filter(begins).min_by_key(|point| (point.start_lsn, point.stop_lsn))
+    }
+
+    /// Where WAL expires: the beginning of the segment in which the last recovery left this timeline. What came after is
+    /// older than every moment since.
+    fn left(&self, timeline: TimelineId) -> Option<Lsn> {
+        self.floor?;
+        let ancestors = self.histories.values().flat_map(|history| &history.ancestors);
+        let switches = ancestors.filter(|ancestor| ancestor.timeline == timeline);
+        let last = switches.map(|ancestor| ancestor.switch).max()?;
+        Some(SegmentName::containing(timeline, last, self.size).start(self.size))
+    }
+
+    /// Whether it is meant that WAL of a timeline ends before the place where it ended once.
+    fn expires(&self, timeline: TimelineId, until: Lsn) -> bool {
+        let nothing_begins = || self.floor.is_some() && self.window(&self.path(timeline)).is_none();
+        self.left(timeline).is_some_and(|left| until >= left) || nothing_begins()
+    }
+
     /// Where WAL ends, and whether it went further once.
     fn end(&self, timeline: TimelineId, gaps: &mut Gaps) {
         let until = continuity::runs(self.listing, timeline, self.size).last().map_or(Lsn::ZERO, |r| r.until);
@@ -134,6 +175,10 @@ impl Known<'_> {
             content.segment().is_some_and(|s| s.timeline == timeline && s.end(self.size) > until)
         };
         match before {
+            // Zero, too: nothing is expected back.
+            Some(before) if before.until > until && self.expires(timeline, until) => {
+                gaps.ends.push(WalEnd { until, seen_at: self.now, ..*before });
+            }
             // What is damaged now is told as that, and still expected back.
             Some(before) if before.until > until => {
                 if !self.bad.iter().any(known_bad) {
@@ -151,7 +196,8 @@ impl Known<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BackupId, BackupKind, ShortDigest, WalFileName};
+    use crate::model::{BackupKind, ShortDigest, WalFileName};
+    use crate::postgres::history::Ancestor;
     use crate::repository::keys::wal::WalObjectName;
     use crate::repository::wal_listing::tests::listing;
 
@@ -180,15 +226,23 @@ mod tests {
         }
     }
     fn look(names: &[WalObjectName], points: &[BackupPoint], bad: &[Content], memory: &Memory) -> Gaps {
+        expiring(names, points, None, &BTreeMap::new(), bad, memory)
+    }
+    fn expiring(
+        names: &[WalObjectName],
+        points: &[BackupPoint],
+        floor: Option<&BackupId>,
+        histories: &BTreeMap<TimelineId, History>,
+        bad: &[Content],
+        memory: &Memory,
+    ) -> Gaps {
         let mut listing = listing(names);
         for content in bad {
             content.forget(&mut listing);
         }
         let now = "2026-11-22T00:00:00Z".parse().unwrap();
-        let (system, histories) = (SystemId(1), BTreeMap::new());
-        let known =
-            Known { system, listing: &listing, size: SIZE, points, histories: &histories, bad, memory, now };
-        known.all()
+        let (system, listing) = (SystemId(1), &listing);
+        Known { system, listing, size: SIZE, points, floor, histories, bad, memory, now }.all()
     }
 
     #[test]
@@ -226,6 +280,57 @@ mod tests {
         late.stop_lsn = at(4, 8);
         let gaps = look(&whole(1, 2..=3), &[late.clone()], &[], &Memory::default());
         assert_eq!(gaps.incomplete, [Incomplete { backup: late, missing: name(1, 4), damaged: false }]);
+    }
+
+    #[test]
+    fn wal_that_expires_leaves_holes_before_the_window_and_none_in_it() {
+        // 3 and 5 are kept with their own WAL, 4 has expired, the window begins with 8.
+        let points = [backup(3), backup(5), backup(8)];
+        let mut names = whole(1, [3, 5, 8, 9]);
+        let look = |names: &[WalObjectName], floor: Option<&BackupId>| {
+            let gaps = expiring(names, &points, floor, &BTreeMap::new(), &[], &Memory::default());
+            (gaps.holes.iter().map(|gap| gap.hole.first_missing).collect::<Vec<_>>(), gaps.incomplete.len())
+        };
+        let floor = backup(8).id;
+        assert_eq!(look(&names, Some(&floor)), (vec![], 0));
+        assert_eq!(look(&names, None), (vec![name(1, 4), name(1, 6)], 0), "nothing says that it expires");
+        names.extend(whole(1, 11..=12));
+        assert_eq!(look(&names, Some(&floor)), (vec![name(1, 10)], 0));
+        names.retain(|name| *name != whole(1, [5])[0]);
+        assert_eq!(look(&names, Some(&floor)).1, 1, "its own WAL is needed all the same");
+    }
+
+    #[test]
+    fn the_end_of_a_timeline_that_was_left_expires_with_the_backups_of_its_time() {
+        let left = Ancestor { timeline: TimelineId(1), switch: at(6, 100), reason: String::new() };
+        let history = History { timeline: TimelineId(2), ancestors: vec![left] };
+        let histories = BTreeMap::from([(TimelineId(2), history)]);
+        let (kept, mut newest) = (backup(3), backup(9));
+        newest.timeline = TimelineId(2);
+        let points = [kept, newest];
+        let floor = points[0].id.clone();
+        let mut names = whole(1, 3..=9);
+        names.extend(whole(2, 6..=9));
+        let memory =
+            Memory { wal_ends: look(&names, &points, &[], &Memory::default()).ends, ..Memory::default() };
+        let without = |numbers: std::ops::RangeInclusive<u64>| {
+            let gone = whole(1, numbers);
+            names.iter().filter(|name| !gone.contains(name)).copied().collect::<Vec<_>>()
+        };
+        let look = |names: &[WalObjectName], floor: Option<&BackupId>| {
+            let gaps = expiring(names, &points, floor, &histories, &[], &memory);
+            (gaps.holes.len(), gaps.shorter.len())
+        };
+        // From its end, or from its beginning; the segment of the fork, too, for the next timeline has it.
+        for gone in [8..=9, 7..=8, 6..=9] {
+            assert_eq!(look(&without(gone.clone()), Some(&floor)), (0, 0), "{gone:?}");
+            assert_ne!(look(&without(gone.clone()), None), (0, 0), "{gone:?}");
+        }
+        assert_eq!(look(&without(5..=9), Some(&floor)).0, 1, "before the fork it is still needed");
+        // When its last base backup has expired, all of it goes.
+        let floor = points[1].id.clone();
+        let gaps = expiring(&without(1..=9), &points[1..], Some(&floor), &histories, &[], &memory);
+        assert_eq!((gaps.holes.len(), gaps.shorter.len()), (0, 0));
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Impact<'_> {
                 format!("the end of timeline {} cannot be replayed", segment.timeline)
             }
             Content::File(WalFileName::Segment(segment), _) | Content::Head { segment, .. } => {
-                let bases = self.survey.trusted().filter(|e| e.record.system_identifier == system);
+                let bases = self.survey.kept().filter(|e| e.record.system_identifier == system);
                 let needs = bases.filter(|e| {
                     e.record.base.as_ref().is_some_and(|b| {
                         let (size, number) = (b.wal_segment_bytes, segment.number(b.wal_segment_bytes));

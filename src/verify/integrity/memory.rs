@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Lsn, SystemId, TimelineId, Timestamp};
+use crate::model::{BackupId, Lsn, SystemId, TimelineId, Timestamp};
 
 /// More stretches of one unit are joined, and the older time counts.
 const STRETCHES: usize = 16;
@@ -41,6 +41,15 @@ pub(super) struct Memory {
     pub(super) failed: BTreeSet<String>,
     #[serde(default)]
     pub(super) wal_ends: Vec<WalEnd>,
+    /// The newest base backup that has expired and is gone: WAL before the next one is not expected back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) expired: Option<BackupId>,
+    /// Backups that were marked as expiring and not gone yet.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) leaving: BTreeSet<BackupId>,
+    /// Backups of which nothing is left though nobody has marked them, and when that was seen.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) gone: BTreeMap<BackupId, Timestamp>,
 }
 
 impl Memory {

@@ -54,6 +54,9 @@ pub struct StoredReport {
     pub healed: Vec<Healed>,
     #[serde(default)]
     pub unproved: Vec<String>,
+    /// Backups that are marked as expiring and not gone yet.
+    #[serde(default)]
+    pub expiring: u64,
     memory: Memory,
 }
 
@@ -61,6 +64,7 @@ pub struct StoredReport {
 #[derive(Debug, Serialize)]
 struct MarkDocument<'a> {
     format: u32,
+    mark: &'a str,
     backup: &'a BackupId,
     at: Timestamp,
     host: String,
@@ -125,6 +129,7 @@ pub(super) fn draft(cx: &Cx<'_>, started_at: Timestamp, memory: Memory) -> Store
         findings: Vec::new(),
         healed: Vec::new(),
         unproved: Vec::new(),
+        expiring: 0,
         memory,
     }
 }
@@ -152,7 +157,8 @@ pub(super) async fn mark(
     }
     let host_key = access::host_key(cx.config)?;
     let backup = &entry.record.id;
-    let document = MarkDocument { format: FORMAT, backup, at: now, host: host::name(), checked, findings };
+    let (format, host) = (FORMAT, host::name());
+    let document = MarkDocument { format, mark: word, backup, at: now, host, checked, findings };
     let key = marks::mark(cx.cluster, backup, now, word);
     signed::write(cx.repository, &key, documents::to_bytes(&document)?, &host_key, &cx.clock).await
 }

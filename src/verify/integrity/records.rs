@@ -7,14 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::finding::Kind;
+use super::leaving::Leaving;
 use super::reading::Trouble;
 use super::run::Cx;
 use super::wal::Content;
 use crate::error::{Code, Result};
-use crate::model::{BackupId, SegmentName, SystemId, Timestamp};
+use crate::model::{BackupId, ClusterName, SegmentName, SystemId, Timestamp};
 use crate::repository::catalog::{Catalog, CatalogEntry};
 use crate::repository::documents::{self, ClusterDocument, SystemDocument};
 use crate::repository::keys::backup;
+use crate::repository::signature::Verdict;
 use crate::repository::{keys, open};
 use crate::storage::{self, ObjectInfo};
 
@@ -53,6 +55,9 @@ pub(super) struct Survey {
     pub(super) listed: BTreeMap<String, u64>,
     /// Of trusted backups: objects that are not there as they were stored.
     pub(super) absent: BTreeSet<String>,
+    pub(super) leaving: Leaving,
+    /// Backups that are being removed: something of them is gone already, or all.
+    pub(super) swept: BTreeSet<BackupId>,
     pub(super) wrong: Vec<Wrong>,
     pub(super) notes: Vec<String>,
 }
@@ -63,6 +68,31 @@ impl Survey {
     }
     pub(super) fn trusted(&self) -> impl Iterator<Item = &CatalogEntry> {
         self.entries.iter().filter(|entry| entry.is_trusted())
+    }
+    /// The trusted backups that restores can count on: those that do not expire.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &CatalogEntry> {
+        self.trusted().filter(|entry| !self.leaving.has(&entry.record.id))
+    }
+    /// The trusted backups of which everything should be there: nobody has begun to remove them.
+    pub(super) fn whole(&self) -> impl Iterator<Item = &CatalogEntry> {
+        self.trusted().filter(|entry| !self.swept.contains(&entry.record.id))
+    }
+    /// The backups on their way out that are not gone yet.
+    pub(super) fn expiring(&self, cluster: &ClusterName) -> impl Iterator<Item = &BackupId> {
+        self.leaving.ids().filter(|id| self.has_objects_of(cluster, id))
+    }
+    pub(super) fn has_objects_of(&self, cluster: &ClusterName, id: &BackupId) -> bool {
+        let directory = backup::directory(cluster, id);
+        let next = self.listed.range(directory.clone()..).next();
+        next.is_some_and(|(key, _)| key.starts_with(&directory))
+    }
+    /// Whether what is missing of a backup is missing because it expires.
+    pub(super) async fn goes(&mut self, cx: &Cx<'_>, id: &BackupId) -> Result<bool> {
+        let goes = self.leaving.has_by_now(cx, id).await?;
+        if goes {
+            self.swept.insert(id.clone());
+        }
+        Ok(goes)
     }
     /// Keys of the store that belong to one backup.
     pub(super) fn keys_of(&self, directory: &str) -> BTreeSet<String> {
@@ -81,19 +111,22 @@ impl Survey {
     }
 }
 
-pub(super) async fn survey(cx: &Cx<'_>) -> Result<Survey> {
-    let mut survey = Survey::default();
+pub(super) async fn survey(cx: &Cx<'_>, leaving: Leaving) -> Result<Survey> {
+    let mut survey = Survey { leaving, ..Survey::default() };
     cluster_document(cx, &mut survey).await?;
-    let catalog = catalog(cx, &mut survey).await?;
-    survey.entries = catalog.backups;
+    let mut catalog = catalog(cx).await?;
     let objects = cx.repository.storage.list(&backup::all(cx.cluster), None).await?;
+    survey.listed = objects.iter().map(|object| (object.key.clone(), object.bytes)).collect();
+    unbelieved(cx, &mut catalog, &mut survey).await?;
+    survey.entries = catalog.backups;
     lost_records(cx, &objects, &mut survey).await?;
-    survey.listed = objects.into_iter().map(|object| (object.key, object.bytes)).collect();
     systems(cx, &mut survey).await?;
     let entries = std::mem::take(&mut survey.entries);
     for entry in entries.iter().filter(|entry| entry.is_trusted() && cx.scope.has(&entry.record.id)) {
         objects_of(cx, entry, &mut survey).await?;
-        parents(cx, entry, &entries, &mut survey);
+        if !survey.leaving.has(&entry.record.id) {
+            parents(cx, entry, &entries, &mut survey);
+        }
     }
     survey.entries = entries;
     Ok(survey)
@@ -116,38 +149,41 @@ async fn cluster_document(cx: &Cx<'_>, survey: &mut Survey) -> Result<()> {
 }
 
 /// The records. What cannot be read or believed is asked for a second time.
-async fn catalog(cx: &Cx<'_>, survey: &mut Survey) -> Result<Catalog> {
+async fn catalog(cx: &Cx<'_>) -> Result<Catalog> {
     let first = Catalog::load(cx.repository, cx.cluster, cx.trust).await?;
     let doubtful = |catalog: &Catalog| {
         !catalog.unreadable.is_empty() || catalog.backups.iter().any(|entry| !entry.is_trusted())
     };
-    let mut catalog = if doubtful(&first) {
+    if doubtful(&first) {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        Catalog::load(cx.repository, cx.cluster, cx.trust).await?
-    } else {
-        first
-    };
+        return Catalog::load(cx.repository, cx.cluster, cx.trust).await;
+    }
+    Ok(first)
+}
+
+/// Records that cannot be read or believed, and backups without one.
+async fn unbelieved(cx: &Cx<'_>, catalog: &mut Catalog, survey: &mut Survey) -> Result<()> {
     for (key, error) in std::mem::take(&mut catalog.unreadable) {
         let Some((id, _)) = backup::parse(cx.cluster, &key) else { continue };
-        if error.code() == Code::ObjectMissing {
-            continue;
-        }
-        if cx.scope.has(&id) {
+        if error.code() != Code::ObjectMissing && cx.scope.has(&id) {
             survey.add(&key, About::Backup(id, None), error.into())?;
         }
     }
     for entry in &catalog.backups {
-        if let crate::repository::signature::Verdict::Untrusted(why) = &entry.trust
-            && cx.scope.has(&entry.record.id)
-        {
-            let key = backup::record(cx.cluster, &entry.record.id);
-            let about = About::Backup(entry.record.id.clone(), None);
-            survey.add(&key, about, Trouble::wrong(Kind::Untrusted, why))?;
+        let id = &entry.record.id;
+        let Verdict::Untrusted(why) = &entry.trust else { continue };
+        // A signature that goes before its record; a wrong one is no sweep's doing.
+        let unsigned = !survey.listed.contains_key(&backup::signature(cx.cluster, id));
+        if cx.scope.has(id) && !(unsigned && survey.goes(cx, id).await?) {
+            let key = backup::record(cx.cluster, id);
+            survey.add(&key, About::Backup(id.clone(), None), Trouble::wrong(Kind::Untrusted, why))?;
         }
     }
     for (id, bytes) in &catalog.unpublished {
-        let size = crate::util::human::size(*bytes);
-        survey.notes.push(format!("{id} is running or was never finished ({size}); it is no backup"));
+        if !survey.goes(cx, id).await? {
+            let size = crate::util::human::size(*bytes);
+            survey.notes.push(format!("{id} is running or was never finished ({size}); it is no backup"));
+        }
     }
     if let super::Scope::Backups { ids, .. } = cx.scope {
         for id in ids.iter().filter(|id| catalog.by_id(id).is_none()) {
@@ -156,7 +192,7 @@ async fn catalog(cx: &Cx<'_>, survey: &mut Survey) -> Result<Catalog> {
             }
         }
     }
-    Ok(catalog)
+    Ok(())
 }
 
 /// A signature without its record: the record is written right after it.
@@ -166,6 +202,9 @@ async fn lost_records(cx: &Cx<'_>, objects: &[ObjectInfo], survey: &mut Survey) 
     for object in objects {
         let Some((id, relative)) = backup::parse(cx.cluster, &object.key) else { continue };
         if relative != backup::SIGNATURE || published.contains(&id) || !cx.scope.has(&id) {
+            continue;
+        }
+        if survey.goes(cx, &id).await? {
             continue;
         }
         let young = object.modified.is_none_or(|at: Timestamp| now.since(at) < PUBLISHED_AFTER);
@@ -193,7 +232,7 @@ async fn systems(cx: &Cx<'_>, survey: &mut Survey) -> Result<()> {
             Err(error) => survey.add(&keys::system(cx.cluster, id), About::System(id), error.into())?,
         }
     }
-    let said: Vec<SystemDocument> = survey.trusted().filter_map(|entry| by_record(&entry.record)).collect();
+    let said: Vec<SystemDocument> = survey.kept().filter_map(|entry| by_record(&entry.record)).collect();
     for document in said {
         let id = document.system_identifier;
         let key = keys::system(cx.cluster, id);
@@ -252,7 +291,11 @@ async fn objects_of(cx: &Cx<'_>, entry: &CatalogEntry, survey: &mut Survey) -> R
             }
             None => {
                 let record_key = backup::record(cx.cluster, &record.id);
+                if survey.goes(cx, &record.id).await? {
+                    return Ok(());
+                }
                 if cx.repository.storage.head(&record_key).await?.is_none() {
+                    survey.swept.insert(record.id.clone());
                     survey.notes.push(format!("{} was removed meanwhile", record.id));
                     return Ok(());
                 }
@@ -276,6 +319,8 @@ fn parents(cx: &Cx<'_>, entry: &CatalogEntry, entries: &[CatalogEntry], survey: 
                 about: About::Backup(entry.record.id.clone(), None),
                 what: format!("{} needs this backup, and it is not there", entry.record.id),
             });
+        } else if survey.leaving.has(id) {
+            survey.notes.push(format!("{} needs {id}, which is marked as expiring", entry.record.id));
         }
     }
 }

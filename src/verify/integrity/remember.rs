@@ -49,6 +49,9 @@ impl Run<'_> {
         memory
             .failed
             .extend(self.wrong.iter().map(|w| w.key.clone()).filter(|key| read.contains(key.as_str())));
+        memory.gone.clone_from(&self.gone);
+        memory.expired = self.expired().cloned();
+        memory.leaving = self.survey.expiring(self.cx.cluster).cloned().collect();
         memory.wal_ends.clone_from(&self.before.wal_ends);
         for end in self.gaps.values().flat_map(|gaps| &gaps.ends) {
             memory.wal_ends.retain(|old| (old.system, old.timeline) != (end.system, end.timeline));
@@ -72,9 +75,11 @@ impl Run<'_> {
         stored.findings.clone_from(&self.report.findings);
         stored.healed.clone_from(&self.report.healed);
         stored.unproved.clone_from(&self.report.unproved);
+        stored.expiring = self.report.expiring;
         failpoint::reach("verify-before-report")?;
         publish::report(cx, &stored).await?;
-        for entry in self.survey.trusted().filter(|entry| cx.scope.has(&entry.record.id)) {
+        // One on its way out is not marked: the mark could come after its end.
+        for entry in self.survey.kept().filter(|entry| cx.scope.has(&entry.record.id)) {
             let id = &entry.record.id;
             let mine = |item: &Item| matches!(item, Item::Stream(stream) if stream.check.record.id == *id);
             let all = self.items.iter().enumerate().filter(|(_, item)| mine(item));

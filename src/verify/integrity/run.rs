@@ -113,7 +113,11 @@ pub(super) struct Run<'a> {
     pub(super) started_at: Timestamp,
     pub(super) survey: Survey,
     pub(super) wal: Vec<WalHoldings>,
+    /// Base backups that were published since.
+    pub(super) newer: Vec<CatalogEntry>,
     pub(super) before: Memory,
+    /// Backups of which nothing is left though nobody marked them, and when that was first seen.
+    pub(super) gone: BTreeMap<BackupId, Timestamp>,
     pub(super) items: Vec<Item>,
     /// Read in this run.
     pub(super) checked: BTreeSet<usize>,
@@ -146,6 +150,7 @@ impl<'a> Run<'a> {
             unproved: Vec::new(),
             left: (0, 0),
             oldest: None,
+            expiring: 0,
             notes: Vec::new(),
             interrupted: None,
         };
@@ -154,7 +159,9 @@ impl<'a> Run<'a> {
             started_at: cx.clock.now(),
             survey: Survey::default(),
             wal: Vec::new(),
+            newer: Vec::new(),
             before: Memory::default(),
+            gone: BTreeMap::new(),
             items: Vec::new(),
             checked: BTreeSet::new(),
             wrong: Vec::new(),
@@ -166,13 +173,15 @@ impl<'a> Run<'a> {
     async fn look(&mut self, budget: Option<u64>) -> Result<()> {
         let cx = self.cx;
         cx.phase("records and listings");
-        self.survey = records::survey(cx).await?;
+        let read = marks::of_backups(cx).await?;
+        self.survey = records::survey(cx, read.leaving).await?;
         self.wrong.append(&mut self.survey.wrong);
-        self.report.notes.append(&mut self.survey.notes);
         let (last, doubts) = publish::newest(cx).await?;
         self.before = last.map(|report| report.memory().clone()).unwrap_or_default();
         self.wrong.extend(doubts);
-        self.wrong.extend(marks::of_backups(cx).await?);
+        self.wrong.extend(marks::settle(cx, read.wrong, &mut self.survey).await?);
+        self.look_for_gone_backups().await?;
+        self.report.notes.append(&mut self.survey.notes);
         self.wal = self.load_wal().await?;
         for wal in &self.wal {
             if cx.scope.has_wal() {
@@ -195,7 +204,7 @@ impl<'a> Run<'a> {
         let mut items = Vec::new();
         let ours: Option<Vec<String>> = cx.keys.data.as_ref().map(|identities| identities.recipients());
         let mut closed = 0;
-        for entry in self.survey.trusted().filter(|entry| cx.scope.has(&entry.record.id)) {
+        for entry in self.survey.whole().filter(|entry| cx.scope.has(&entry.record.id)) {
             let record = &entry.record;
             let encrypted = !record.recipients.is_empty();
             let opens = !encrypted
@@ -308,18 +317,20 @@ impl<'a> Run<'a> {
     }
 
     /// Whether a backup, or WAL, expired while this ran.
-    async fn gone_meanwhile(&self, at: usize, kind: Kind) -> Result<bool> {
+    async fn gone_meanwhile(&mut self, at: usize, kind: Kind) -> Result<bool> {
         if kind != Kind::Missing {
             return Ok(false);
         }
-        match &self.items[at] {
+        let id = match &self.items[at] {
             // Whether it may be missing is for the look at WAL as a whole to say.
-            Item::Wal(_) => Ok(true),
-            Item::Stream(stream) => {
-                let key = crate::repository::keys::backup::record(self.cx.cluster, &stream.check.record.id);
-                Ok(self.cx.repository.storage.head(&key).await?.is_none())
-            }
+            Item::Wal(_) => return Ok(true),
+            Item::Stream(stream) => stream.check.record.id.clone(),
+        };
+        if self.survey.goes(self.cx, &id).await? {
+            return Ok(true);
         }
+        let key = crate::repository::keys::backup::record(self.cx.cluster, &id);
+        Ok(self.cx.repository.storage.head(&key).await?.is_none())
     }
 
     async fn heal(&mut self) -> Result<()> {
@@ -344,7 +355,9 @@ impl<'a> Run<'a> {
                 About::Backup(id, _) => Some(id.clone()),
                 _ => None,
             })
+            .chain(self.survey.leaving.ids().cloned())
             .collect();
+        self.report.expiring = self.survey.expiring(self.cx.cluster).count() as u64;
         let impact = Impact { survey: &self.survey, lost: &lost };
         let repository = &self.cx.repository.name;
         let mut findings: Vec<Finding> =

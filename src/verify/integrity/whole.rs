@@ -7,13 +7,13 @@ use super::finding::Kind;
 use super::gaps::{Gap, Gaps, Known};
 use super::impact;
 use super::memory::Memory;
-use super::records::{About, Survey, Wrong};
+use super::records::{About, Wrong};
 use super::run::{Cx, Run};
 use super::wal::{Content, WalHoldings, WalItem};
 use crate::error::{Code, Error, Result};
 use crate::model::{BackupId, SegmentName, SystemId, TimelineId, Timestamp, WalFileName};
 use crate::postgres::history::History;
-use crate::repository::catalog::CatalogEntry;
+use crate::repository::catalog::{Catalog, CatalogEntry};
 use crate::repository::continuity::Hole;
 use crate::repository::keys::wal::WalRoot;
 use crate::repository::wal_listing::WalListing;
@@ -46,14 +46,21 @@ impl Run<'_> {
         }
         cx.phase("looking for holes in WAL");
         let began = tokio::time::Instant::now();
+        let mut refreshed = false;
         // While a backlog is shipped there is a hole at its front at every look, and never the same one.
         let mut lasting: Option<Vec<Hole>> = None;
         loop {
             self.wal = self.load_wal().await?;
             let mut gaps: BTreeMap<SystemId, Gaps> = BTreeMap::new();
+            let expected = Expected::of(self);
             for wal in &mut self.wal {
-                let found = look_at(cx, wal, &self.survey, &self.wrong, &self.before).await?;
+                let found = look_at(cx, wal, &expected, &self.wrong, &self.before).await?;
                 gaps.insert(wal.root.system, found);
+            }
+            if !refreshed && gaps.values().any(|found| !found.is_clean()) {
+                refreshed = true;
+                self.refresh().await?;
+                continue;
             }
             if let Some(lasting) = &lasting {
                 let lasts = |gap: &Gap| lasting.iter().any(|hole| within(&gap.hole, hole));
@@ -62,7 +69,7 @@ impl Run<'_> {
                 }
             }
             lasting = Some(gaps.values().flat_map(|g| g.holes.iter().map(|gap| gap.hole.clone())).collect());
-            let clean = gaps.values().all(|g: &Gaps| g.holes.is_empty() && g.incomplete.is_empty());
+            let clean = gaps.values().all(|g| g.holes.is_empty() && g.incomplete.is_empty());
             self.gaps = gaps;
             let young = self.wal.iter().any(|wal| is_young(cx, &wal.listing, &self.gaps[&wal.root.system]));
             if clean || !young || began.elapsed() >= cx.patience {
@@ -75,6 +82,48 @@ impl Run<'_> {
                 }
             }
         }
+    }
+}
+
+impl Run<'_> {
+    /// Before WAL is missed: which base backups came, and which expire, since this began.
+    async fn refresh(&mut self) -> Result<()> {
+        let cx = self.cx;
+        let catalog = Catalog::load(cx.repository, cx.cluster, cx.trust).await?;
+        let newer = |entry: &CatalogEntry| {
+            entry.is_trusted() && entry.record.base.is_some() && self.survey.by_id(&entry.record.id).is_none()
+        };
+        self.newer = catalog.backups.into_iter().filter(newer).collect();
+        // After the catalog: of what is not in it any more, the marks are there.
+        self.survey.leaving.refresh(cx).await
+    }
+}
+
+/// The base backups that WAL is expected for.
+struct Expected {
+    /// Those that do not expire, with their system identifiers.
+    points: Vec<(SystemId, BackupPoint)>,
+    floor: Option<BackupId>,
+}
+
+impl Expected {
+    fn of(run: &Run<'_>) -> Self {
+        let leaving = &run.survey.leaving;
+        let kept = || run.survey.kept().chain(run.newer.iter().filter(|e| !leaving.has(&e.record.id)));
+        let point = |entry: &CatalogEntry| {
+            let base = entry.record.base.as_ref()?;
+            let point = BackupPoint {
+                id: entry.record.id.clone(),
+                timeline: base.timeline,
+                start_lsn: base.start_lsn,
+                stop_lsn: base.stop_lsn,
+                stop_time: base.stop_time,
+            };
+            Some((entry.record.system_identifier, point))
+        };
+        let points: Vec<(SystemId, BackupPoint)> = kept().filter_map(point).collect();
+        let floor = leaving.floor(run.expired(), points.iter().map(|(_, point)| &point.id));
+        Self { points, floor }
     }
 }
 
@@ -135,7 +184,7 @@ pub(super) async fn wrong_identity(cx: &Cx<'_>, root: &WalRoot, items: &[WalItem
 async fn look_at(
     cx: &Cx<'_>,
     wal: &mut WalHoldings,
-    survey: &Survey,
+    expected: &Expected,
     wrong: &[Wrong],
     memory: &Memory,
 ) -> Result<Gaps> {
@@ -151,22 +200,14 @@ async fn look_at(
         content.forget(&mut wal.listing);
     }
     let histories = histories(cx, wal).await?;
-    let base = |entry: &CatalogEntry| {
-        let base = entry.record.base.as_ref().filter(|_| entry.record.system_identifier == system)?;
-        Some(BackupPoint {
-            id: entry.record.id.clone(),
-            timeline: base.timeline,
-            start_lsn: base.start_lsn,
-            stop_lsn: base.stop_lsn,
-            stop_time: base.stop_time,
-        })
-    };
-    let points: Vec<BackupPoint> = survey.trusted().filter_map(base).collect();
+    let of_system = expected.points.iter().filter(|(of, _)| *of == system);
+    let points: Vec<BackupPoint> = of_system.map(|(_, point)| point.clone()).collect();
     let known = Known {
         system,
         listing: &wal.listing,
         size: wal.document.wal_segment_bytes,
         points: &points,
+        floor: expected.floor.as_ref(),
         histories: &histories,
         bad: &bad,
         memory,

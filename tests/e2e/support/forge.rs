@@ -97,3 +97,22 @@ pub fn for_others<'e>(env: &'e TestEnv, key: &str) -> Undo<'e> {
     env.repo().write(key, &seal(&other, &plain, header.as_ref()).0);
     Undo { env, before: vec![(key.to_owned(), stored)], added: Vec::new() }
 }
+
+/// A mark of a backup, of now, as a host with this key writes it; its key.
+pub fn mark_by(env: &TestEnv, signer: &HostKey, id: &str, word: &str) -> String {
+    let at = pgkeep::util::clock::now();
+    let key = format!("main/marks/{id}/{}-{word}.json", at.compact_micros());
+    let document = serde_json::json!({
+        "format": 1, "mark": word, "backup": id, "at": at, "host": "test", "reason": "the policy says so",
+    });
+    let text = serde_json::to_vec_pretty(&document).unwrap();
+    let signed = signer.sign(&text, key.rsplit('/').next().unwrap(), at).unwrap();
+    env.repo().write(&format!("{key}.minisig"), signed.as_bytes());
+    env.repo().write(&key, &text);
+    key
+}
+
+/// A mark that this host signs.
+pub fn mark(env: &TestEnv, id: &str, word: &str) -> String {
+    mark_by(env, &HostKey::load(&env.state.join("keys/host.key")).unwrap(), id, word)
+}
