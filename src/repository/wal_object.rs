@@ -11,6 +11,6 @@ pub mod join;
 pub mod read;
 pub mod store;
 
-pub use join::{Joined, join_heads, settle_heads};
+pub use join::{Joined, contradictions, join_heads, settle_heads};
 pub use read::{ReadBack, Sink, WalObjects};
 pub use store::{DamageMark, Placed, Placement, Plain, Sealer, blocking, store, store_mark};

@@ -35,6 +35,7 @@ mod base;
 mod finding;
 mod gaps;
 mod gone;
+mod heads;
 mod heal;
 mod impact;
 mod items;

@@ -69,6 +69,31 @@ pub async fn settle_heads(objects: &WalObjects, listing: &mut WalListing) -> Res
     Ok(notes)
 }
 
+/// The heads that contradict what a reader makes of their segment: those that it leaves out on its way, and those that it
+/// passes over because others reach as far. An error when the reader could not go its way. Blocks.
+pub fn contradictions(objects: &WalObjects, heads: &[HeadObject]) -> Result<Vec<HeadRange>> {
+    let scratch =
+        tempfile::tempfile().map_err(|e| Error::new(Code::Io, "cannot use a temporary file").because(e))?;
+    let Joined { heads: taken, until, conflicts: mut found } =
+        join_into(objects, &heads.iter().collect::<Vec<_>>(), &scratch)?;
+    for head in heads.iter().filter(|head| head.to <= until) {
+        let range = HeadRange::from(head);
+        if taken.contains(&range) || found.contains(&range) {
+            continue;
+        }
+        let mut sink =
+            HeadSink { file: &scratch, head: range, end: until, at: head.from, contradicts: false };
+        let read = objects.read_into(&head.copies, head.digest, &mut sink);
+        match read {
+            Err(_) if sink.contradicts => found.push(range),
+            Err(e) if matches!(e.code(), Code::StoreUnavailable | Code::StoreDenied) => return Err(e),
+            // One that cannot be read says nothing, and nobody needs it.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
 fn overlap(chain: &[HeadRange]) -> bool {
     chain.windows(2).any(|pair| pair[1].from < pair[0].to)
 }

@@ -1,5 +1,6 @@
 //! What something wrong means, and for which restores. Pure.
 
+use super::finding::Kind;
 use super::gaps::{Gap, Incomplete, Shorter};
 use super::records::{About, Survey, Wrong};
 use super::wal::Content;
@@ -27,6 +28,11 @@ impl Impact<'_> {
             About::DamageMark(_, segment) => format!(
                 "it makes {segment} count as damaged: restores end before it unless another content is there"
             ),
+            About::Wal(..) if wrong.kind == Kind::Conflict => {
+                "a restore takes the head that reaches farthest and ends before one that contradicts it, and either may \
+                 be the other server's"
+                    .to_owned()
+            }
             About::Wal(system, content) => self.wal(*system, *content),
             About::Backup(id, None) => match self.survey.by_id(id) {
                 Some(entry) => format!("no restore uses this backup{}", self.instead(&entry.record)),

@@ -195,7 +195,7 @@ impl<'a> Run<'a> {
         if cx.heal {
             self.heal().await?;
         }
-        Ok(())
+        self.compare_heads().await
     }
 
     /// Everything that can be read here.

@@ -116,3 +116,18 @@ pub fn mark_by(env: &TestEnv, signer: &HostKey, id: &str, word: &str) -> String 
 pub fn mark(env: &TestEnv, id: &str, word: &str) -> String {
     mark_by(env, &HostKey::load(&env.state.join("keys/host.key")).unwrap(), id, word)
 }
+
+/// A head of a segment with these bytes at `from`; its key.
+pub fn head(env: &TestEnv, segment: &str, from: usize, bytes: &[u8]) -> String {
+    let header = pgkeep::codec::WalObjectHeader {
+        host: "test".to_owned(),
+        pgkeep_version: "0".to_owned(),
+        archived_at: pgkeep::util::clock::now(),
+    };
+    let (stored, sealed) = seal(&env.recipient, bytes, Some(&header));
+    let (system, digest) = (env.pg.system_id(), sealed.plain_sha256.short());
+    let directory = format!("main/wal/{system}/{}/{}", &segment[..8], &segment[8..16]);
+    let key = format!("{directory}/{segment}.head-{from:08x}-{:08x}-{digest}.zst.age", from + bytes.len());
+    env.repo().write(&key, &stored);
+    key
+}

@@ -89,3 +89,34 @@ fn a_wrong_record_contradictions_exchanges_and_an_end_that_never_came_are_found_
     contents_are_looked_at(&env);
     places_are_looked_at(&env);
 }
+
+#[test]
+fn heads_that_contradict_each_other_are_found_whether_or_not_a_restore_reads_them() {
+    let env = options(18).build();
+    fill(&env);
+    let segment = env.pg.one("select pg_walfile_name(pg_current_wal_lsn())");
+    let bytes: Vec<u8> = (0..400_000_u32).map(|n| (n % 251).to_le_bytes()[0]).collect();
+    let ours = |from: usize, to: usize| forge::head(&env, &segment, from, &bytes[from..to]);
+    // As a lost answer leaves them, and the one that gathers many.
+    for (from, to) in [(0, 100_000), (50_000, 200_000), (100_000, 150_000), (200_000, 210_000), (0, 210_000)]
+    {
+        ours(from, to);
+    }
+    verify(&env.pgkeep, &[]).assert_clean();
+    let mut others = bytes.clone();
+    others[209_999] ^= 1;
+    let theirs = |from: usize, to: usize| forge::head(&env, &segment, from, &others[from..to]);
+    // One that goes on from there, one within, and one of the same range.
+    for (from, to) in [(209_000, 300_000), (209_500, 210_000), (0, 210_000)] {
+        let key = theirs(from, to);
+        let said = verify(&env.pgkeep, &["--wal"]);
+        let conflict = said.findings().into_iter().find(|(kind, _, _)| kind == "conflict");
+        let (_, _, text) = conflict.unwrap_or_else(|| panic!("{from} to {to}: {said:#?}"));
+        assert!(text.contains("two servers write it") && said.code == 4, "{said:#?}");
+        env.repo().delete(&key);
+    }
+    // Beside the whole segment nobody reads them.
+    theirs(0, 1000);
+    env.pg.switch_and_archive();
+    verify(&env.pgkeep, &["--wal"]).assert_clean();
+}
