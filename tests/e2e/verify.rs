@@ -7,6 +7,7 @@ mod heal;
 mod healthy;
 mod life;
 mod mutations;
+mod scale;
 
 use serde_json::Value;
 

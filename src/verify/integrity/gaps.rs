@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::memory::{Memory, WalEnd};
 use super::wal::Content;
-use crate::model::{BackupId, Lsn, SegmentName, SegmentSize, SystemId, TimelineId, Timestamp};
+use crate::model::{BackupId, Lsn, SegmentName, SegmentSize, SystemId, TimelineId, Timestamp, WalFileName};
 use crate::postgres::history::{History, TimelinePath};
 use crate::repository::continuity::{self, Fork, Hole, Stop};
 use crate::repository::wal_listing::WalListing;
@@ -47,6 +47,8 @@ pub(super) struct Gaps {
     pub(super) incomplete: Vec<Incomplete>,
     pub(super) shorter: Vec<Shorter>,
     pub(super) forks: Vec<Fork>,
+    /// Timelines whose history file is not there.
+    pub(super) histories: Vec<TimelineId>,
     /// To be remembered.
     pub(super) ends: Vec<WalEnd>,
 }
@@ -70,7 +72,10 @@ pub(super) struct Known<'a> {
 impl Gaps {
     /// Whether nothing is missing.
     pub(super) fn is_clean(&self) -> bool {
-        self.holes.is_empty() && self.incomplete.is_empty() && self.shorter.is_empty()
+        self.holes.is_empty()
+            && self.incomplete.is_empty()
+            && self.shorter.is_empty()
+            && self.histories.is_empty()
     }
 }
 
@@ -95,8 +100,24 @@ impl Known<'_> {
             self.end(timeline, &mut gaps);
         }
         let segments = |fork: &Fork| SegmentName::parse(&fork.file).is_some();
+        gaps.histories = self.lost_histories();
         gaps.forks = continuity::forks(self.listing).into_iter().filter(segments).collect();
         gaps
+    }
+
+    /// Only a timeline whose parent is here, too, must have one: an archive may begin on any. They never expire.
+    fn lost_histories(&self) -> Vec<TimelineId> {
+        let has_wal = |timeline: &TimelineId| {
+            self.listing.segments(*timeline).next().is_some()
+                || self.listing.headed(*timeline).next().is_some()
+        };
+        let there: BTreeSet<TimelineId> = self.listing.histories().map(|(timeline, _)| timeline).collect();
+        let bad = |timeline: &TimelineId| {
+            let of_it = |content: &Content| matches!(content, Content::File(WalFileName::History(t), _) if t == timeline);
+            self.bad.iter().any(of_it)
+        };
+        let with_wal = self.listing.timelines().into_iter().filter(has_wal).skip(1);
+        with_wal.filter(|timeline| !there.contains(timeline) && !bad(timeline)).collect()
     }
 
     /// These backups' own WAL.
@@ -196,7 +217,7 @@ impl Known<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BackupKind, ShortDigest, WalFileName};
+    use crate::model::{BackupKind, ShortDigest};
     use crate::postgres::history::Ancestor;
     use crate::repository::keys::wal::WalObjectName;
     use crate::repository::wal_listing::tests::listing;
@@ -252,6 +273,19 @@ mod tests {
         let gaps = look(&names, &[backup(3), backup(6)], &[], &Memory::default());
         assert_eq!((gaps.holes.len(), gaps.incomplete.len(), gaps.shorter.len()), (0, 0, 0));
         assert_eq!(gaps.ends.iter().map(|end| end.until).collect::<Vec<_>>(), [at(10, 0)]);
+    }
+
+    #[test]
+    fn a_timeline_that_left_another_needs_its_history_file() {
+        let mut names = whole(1, 3..=6);
+        names.extend(whole(3, 6..=9));
+        let lost = |names: &[WalObjectName]| look(names, &[backup(3)], &[], &Memory::default()).histories;
+        assert_eq!(lost(&names), [TimelineId(3)]);
+        names.push(WalObjectName::History { timeline: TimelineId(3), digest: DIGEST });
+        assert_eq!(lost(&names), []);
+        let bad = Content::File(WalFileName::History(TimelineId(3)), DIGEST);
+        assert_eq!(look(&names, &[backup(3)], &[bad], &Memory::default()).histories, [], "told as damaged");
+        assert_eq!(lost(&whole(3, 6..=9)), [], "the archive begins there");
     }
 
     #[test]

@@ -88,9 +88,16 @@ pub(super) async fn heal(cx: &Cx<'_>, subject: &Subject<'_>, wrong: &[Wrong]) ->
     }
     for (system, gaps) in subject.gaps {
         let Some(holdings) = subject.wal.iter().find(|wal| wal.root.system == *system) else { continue };
+        for timeline in &gaps.histories {
+            let file = WalFileName::History(*timeline);
+            file_back(cx, subject, holdings, file, &mut outcome).await?;
+        }
         for segment in missing(gaps, holdings) {
             cx.cancelled()?;
-            if !segment_back(cx, subject, holdings, segment, &mut outcome).await? {
+            if holdings.listing.has_segment(segment) {
+                continue;
+            }
+            if !file_back(cx, subject, holdings, WalFileName::Segment(segment), &mut outcome).await? {
                 break;
             }
         }
@@ -307,18 +314,15 @@ fn missing(gaps: &Gaps, wal: &WalHoldings) -> Vec<SegmentName> {
     all
 }
 
-/// Brings a missing segment. False where no other repository has it.
-async fn segment_back(
+/// Brings a missing file. False where no other repository has it.
+async fn file_back(
     cx: &Cx<'_>,
     subject: &Subject<'_>,
     holdings: &WalHoldings,
-    segment: SegmentName,
+    file: WalFileName,
     outcome: &mut Outcome,
 ) -> Result<bool> {
-    let file = WalFileName::Segment(segment);
-    if holdings.listing.has_segment(segment)
-        || outcome.healed.iter().any(|h| h.key.contains(&segment.to_string()))
-    {
+    if outcome.healed.iter().any(|h| h.key.contains(&file.to_string())) {
         return Ok(true);
     }
     for other in &cx.others {
@@ -333,6 +337,6 @@ async fn segment_back(
             return Ok(true);
         }
     }
-    outcome.notes.push(format!("no other repository has a good copy of segment {segment}"));
+    outcome.notes.push(format!("no other repository has a good copy of {file}"));
     Ok(false)
 }

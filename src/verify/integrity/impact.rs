@@ -4,7 +4,7 @@ use super::finding::Kind;
 use super::gaps::{Gap, Incomplete, Shorter};
 use super::records::{About, Survey, Wrong};
 use super::wal::Content;
-use crate::model::{BackupId, BackupKind, SystemId, Timestamp, WalFileName};
+use crate::model::{BackupId, BackupKind, SystemId, TimelineId, Timestamp, WalFileName};
 use crate::repository::catalog::CatalogEntry;
 use crate::repository::keys::backup;
 use crate::repository::record::BackupRecord;
@@ -122,9 +122,7 @@ impl Impact<'_> {
 
     fn wal(&self, system: SystemId, content: Content) -> String {
         match content {
-            Content::File(WalFileName::History(timeline), _) => format!(
-                "restores along timeline {timeline} cannot be planned: it says where that timeline left its parent"
-            ),
+            Content::File(WalFileName::History(timeline), _) => of_history(timeline),
             Content::File(WalFileName::BackupHistory(..), _) => "no restore needs it".to_owned(),
             Content::File(WalFileName::Partial(segment), _) => {
                 format!("the end of timeline {} cannot be replayed", segment.timeline)
@@ -152,6 +150,12 @@ impl Impact<'_> {
 fn moment(record: &BackupRecord) -> Timestamp {
     let base = record.base.as_ref().map(|base| base.stop_time);
     base.or(record.logical.as_ref().map(|logical| logical.snapshot_at)).unwrap_or(record.started_at)
+}
+
+pub(super) fn of_history(timeline: TimelineId) -> String {
+    format!(
+        "restores along timeline {timeline} cannot be planned: it says where that timeline left its parent"
+    )
 }
 
 /// Seen, and what it means.

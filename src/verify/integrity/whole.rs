@@ -69,7 +69,9 @@ impl Run<'_> {
                 }
             }
             lasting = Some(gaps.values().flat_map(|g| g.holes.iter().map(|gap| gap.hole.clone())).collect());
-            let clean = gaps.values().all(|g| g.holes.is_empty() && g.incomplete.is_empty());
+            let missing =
+                |g: &Gaps| !(g.holes.is_empty() && g.incomplete.is_empty() && g.histories.is_empty());
+            let clean = !gaps.values().any(missing);
             self.gaps = gaps;
             let young = self.wal.iter().any(|wal| is_young(cx, &wal.listing, &self.gaps[&wal.root.system]));
             if clean || !young || began.elapsed() >= cx.patience {
@@ -149,12 +151,17 @@ pub(super) fn of_gaps<'g>(gaps: &'g Gaps, root: &'g WalRoot) -> impl Iterator<It
     });
     let shorter =
         gaps.shorter.iter().map(move |s| (Kind::WalShorter, key(s.missing), None, impact::of_shorter(s)));
+    let histories = gaps.histories.iter().map(move |timeline| {
+        let (file, what) =
+            (WalFileName::History(*timeline), "the history file is not there, and WAL of its timeline is");
+        (Kind::Missing, root.file_prefix(file), None, (what.to_owned(), impact::of_history(*timeline)))
+    });
     let forks = gaps.forks.iter().map(|fork| {
         let what = format!("it has {} contents: two servers archive into one place", fork.digests.len());
         let means = "a restore that needs it takes one of them, which may be the other server's".to_owned();
         (Kind::Conflict, format!("{}{}", root.prefix(), fork.file), None, (what, means))
     });
-    holes.chain(incomplete).chain(shorter).chain(forks)
+    holes.chain(incomplete).chain(shorter).chain(histories).chain(forks)
 }
 
 /// Tries the identities on a few objects, the newest first: where none opens, one finding says so for all.
@@ -248,5 +255,7 @@ fn is_young(cx: &Cx<'_>, listing: &WalListing, gaps: &Gaps) -> bool {
         let objects = listing.objects(WalFileName::Segment(segment));
         objects.iter().flat_map(|object| &object.copies).map(|copy| copy.modified).max().flatten()
     };
-    gaps.holes.iter().any(|gap| gap.hole.next.is_none_or(|next| fresh(newest(next))))
+    // A new timeline's first segment may come before its history.
+    !gaps.histories.is_empty()
+        || gaps.holes.iter().any(|gap| gap.hole.next.is_none_or(|next| fresh(newest(next))))
 }

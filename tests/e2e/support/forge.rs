@@ -119,6 +119,15 @@ pub fn mark(env: &TestEnv, id: &str, word: &str) -> String {
 
 /// A head of a segment with these bytes at `from`; its key.
 pub fn head(env: &TestEnv, segment: &str, from: usize, bytes: &[u8]) -> String {
+    wal_object(env, segment, &format!(".head-{from:08x}-{:08x}", from + bytes.len()), bytes)
+}
+
+/// A whole segment with these bytes.
+pub fn whole(env: &TestEnv, segment: &str, bytes: &[u8]) -> String {
+    wal_object(env, segment, "", bytes)
+}
+
+fn wal_object(env: &TestEnv, segment: &str, range: &str, bytes: &[u8]) -> String {
     let header = pgkeep::codec::WalObjectHeader {
         host: "test".to_owned(),
         pgkeep_version: "0".to_owned(),
@@ -127,7 +136,7 @@ pub fn head(env: &TestEnv, segment: &str, from: usize, bytes: &[u8]) -> String {
     let (stored, sealed) = seal(&env.recipient, bytes, Some(&header));
     let (system, digest) = (env.pg.system_id(), sealed.plain_sha256.short());
     let directory = format!("main/wal/{system}/{}/{}", &segment[..8], &segment[8..16]);
-    let key = format!("{directory}/{segment}.head-{from:08x}-{:08x}-{digest}.zst.age", from + bytes.len());
+    let key = format!("{directory}/{segment}{range}-{digest}.zst.age");
     env.repo().write(&key, &stored);
     key
 }

@@ -241,3 +241,86 @@ fn a_wrong_identity_is_one_finding_and_no_identity_is_unproved() {
     env.root.file("identity.txt", 0o600, &right);
     verify(&env.pgkeep, &[]).assert_clean();
 }
+
+type Change<'c> = &'c dyn Fn(&[u8]) -> Vec<u8>;
+
+/// Objects that are read whole: each is named, wherever it is touched. Those that say what the others are: one at a time.
+fn edges(lab: &Lab<'_>) {
+    let small = |key: &&String| {
+        ["backup.json", "/marks/", "/reports/", "/systems/", "cluster.json", "pgkeep.json"]
+            .iter()
+            .any(|part| key.contains(part))
+    };
+    let large: Vec<String> = lab.whole.keys().filter(|key| !small(key)).cloned().collect();
+    assert!(large.iter().any(|key| key.contains(".backup-")), "{large:?}");
+    let flipped = |at: usize, bit: u8| {
+        move |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            let at = at.min(bytes.len() - 1);
+            bytes[at] ^= bit;
+            bytes
+        }
+    };
+    let cut = |to: usize| move |bytes: &[u8]| bytes[..to.min(bytes.len() - 1)].to_vec();
+    let (first, last, none, one, shorter) =
+        (flipped(0, 1), flipped(usize::MAX, 0x80), cut(0), cut(1), cut(usize::MAX));
+    let changes: [Change<'_>; 5] = [&first, &last, &none, &one, &shorter];
+    for (number, change) in changes.iter().enumerate() {
+        let said =
+            lab.after(&[], |store| large.iter().for_each(|key| store.write(key, &change(&lab.whole[key]))));
+        let findings = said.findings();
+        let unnamed: Vec<&String> =
+            large.iter().filter(|key| !findings.iter().any(|(_, named, _)| named == *key)).collect();
+        assert!(unnamed.is_empty(), "change {number} of {unnamed:?}: {said:#?}");
+    }
+    let find = |parts: &[&str]| {
+        let found = lab
+            .whole
+            .keys()
+            .find(|key| parts.iter().all(|part| key.contains(part)) && !key.ends_with(".minisig"));
+        found.unwrap_or_else(|| panic!("{parts:?}")).clone()
+    };
+    // Independent of each other: a record, another one's signature, a mark, a mark's signature, the last report.
+    let signed = [
+        find(&["-full-", "/backup.json"]),
+        find(&["-dump-", "/backup.json"]) + ".minisig",
+        find(&["/marks/", "-full-"]),
+        find(&["/marks/", "-tables-"]) + ".minisig",
+        lab.whole
+            .keys()
+            .rfind(|key| key.contains("/reports/") && !key.ends_with(".minisig"))
+            .unwrap()
+            .clone(),
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        // The end of a signature is a line's end.
+        let touched: Vec<&String> =
+            signed.iter().filter(|key| !(key.ends_with(".minisig") && [1, 4].contains(&number))).collect();
+        let said = lab
+            .after(&[], |store| touched.iter().for_each(|key| store.write(key, &change(&lab.whole[*key]))));
+        for key in touched {
+            let named = key.trim_end_matches(".minisig");
+            assert!(
+                said.findings().iter().any(|(_, key, _)| key == named),
+                "change {number} of {key}: {said:#?}"
+            );
+        }
+    }
+    // Unsigned, and plain JSON: what it says is compared with what signed records say.
+    let plain = [find(&["main/cluster.json"]), find(&["/systems/"])];
+    for change in [changes[0], changes[2], changes[3]] {
+        let said =
+            lab.after(&[], |store| plain.iter().for_each(|key| store.write(key, &change(&lab.whole[key]))));
+        for key in &plain {
+            assert!(said.findings().iter().any(|(_, named, _)| named == key), "{key}: {said:#?}");
+        }
+    }
+}
+
+#[test]
+fn whatever_is_touched_at_its_edges_is_named() {
+    let env = options(16).build();
+    fill(&env);
+    edges(&Lab::new(&env));
+    verify(&env.pgkeep, &[]).assert_clean();
+}

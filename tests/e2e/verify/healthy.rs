@@ -57,4 +57,16 @@ fn a_timeline_that_was_left_and_a_restored_cluster_are_whole() {
     env.backup();
     let said = verify(&env.pgkeep, &["--deep"]).assert_clean();
     assert!(said.json["repositories"][0]["checked"]["wal_objects"].as_u64().unwrap() > 5, "{said:#?}");
+    // What says where the new life began is missed, and so is whatever it says in another form.
+    let history = env.repo().find(&["/history/00000002.history-"]);
+    let bytes = env.repo().read(&history);
+    env.repo().delete(&history);
+    let text = verify(&env.pgkeep, &["--wal"]).names("missing", "/history/00000002.history");
+    assert!(text.contains("restores along timeline"), "{text}");
+    for to in [0, 1, bytes.len() - 1] {
+        env.repo().write(&history, &bytes[..to]);
+        verify(&env.pgkeep, &["--wal"]).names("damaged", &history);
+    }
+    env.repo().write(&history, &bytes);
+    verify(&env.pgkeep, &["--wal"]).assert_clean();
 }
