@@ -28,6 +28,7 @@ pub mod recovery_plan;
 pub mod replaced;
 pub mod reports;
 pub mod signature;
+pub mod signed;
 mod tar_header;
 #[cfg(test)]
 mod tests;

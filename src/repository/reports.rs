@@ -1,7 +1,7 @@
-//! Reports of drills, restore tests and restores: written for good, signed where this host has a key, read again for
-//! what they measured and proved.
+//! Reports of verifications, drills, restore tests and restores: written for good, signed where this host has a key, read
+//! again for what they measured and proved.
 
-use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -9,13 +9,13 @@ use futures::{StreamExt, TryStreamExt};
 use super::fanout::{Outcome, PATIENCE, put_everywhere};
 use super::keys::{self, marks};
 use super::signature::{HostKey, Trust, Verdict};
-use super::{Repository, documents};
+use super::{Repository, documents, signed};
 use crate::error::{Code, Error, Result};
 use crate::model::{ClusterName, Timestamp};
-use crate::storage;
 
-/// A report with every finding is small; whoever writes a larger one has gone wrong.
-const LARGEST: u64 = 16 << 20;
+/// How far back the newest of a kind is looked for, one after the other: as a rule it is near the end of the listing.
+pub const LOOK_BACK: [Option<Duration>; 3] =
+    [Some(Duration::from_hours(3 * 24)), Some(Duration::from_hours(60 * 24)), None];
 /// Reports read at once.
 const PARALLEL: usize = 8;
 
@@ -56,6 +56,34 @@ pub async fn put(
     Ok(outcomes)
 }
 
+/// A report's key, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportName {
+    pub key: String,
+    pub at: Timestamp,
+    pub kind: String,
+}
+
+/// The reports of these kinds since a moment, newest first, from one listing.
+pub async fn names(
+    repository: &Repository,
+    cluster: &ClusterName,
+    kinds: &[&str],
+    since: Option<Timestamp>,
+) -> Result<Vec<ReportName>> {
+    let before = since.map(|since| marks::reports_before(cluster, since));
+    let listed = repository.storage.list(&marks::all_reports(cluster), before.as_deref()).await;
+    let listed =
+        listed.map_err(|e| e.while_doing(format!("cannot list the reports in {}", repository.name)))?;
+    let name = |key: String| {
+        let (at, kind) = marks::parse_report(cluster, &key)?;
+        kinds.contains(&kind.as_str()).then_some(ReportName { key, at, kind })
+    };
+    let mut names: Vec<ReportName> = listed.into_iter().filter_map(|object| name(object.key)).collect();
+    names.sort_by(|a, b| b.key.cmp(&a.key));
+    Ok(names)
+}
+
 /// The newest reports of these kinds since a moment, newest first, `limit` of them at most.
 pub async fn recent(
     repository: &Repository,
@@ -65,30 +93,9 @@ pub async fn recent(
     limit: usize,
     trust: &Trust,
 ) -> Result<Vec<StoredReport>> {
-    let before = marks::reports_before(cluster, since);
-    let listed = repository.storage.list(&marks::all_reports(cluster), Some(&before)).await;
-    let listed =
-        listed.map_err(|e| e.while_doing(format!("cannot list the reports in {}", repository.name)))?;
-    let names: BTreeSet<&str> = listed.iter().map(|object| object.key.as_str()).collect();
-    let mut wanted = Vec::new();
-    for name in names.iter().rev() {
-        if let Some((at, kind)) = marks::parse_report(cluster, name)
-            && kinds.contains(&kind.as_str())
-            && wanted.len() < limit
-        {
-            let signed = names.contains(keys::signature_of(name).as_str());
-            wanted.push(((*name).to_owned(), signed, at, kind));
-        }
-    }
-    let reads = wanted.into_iter().map(|(name, signed, at, kind)| async move {
-        let bytes = storage::get_bytes(&*repository.storage, &name, LARGEST).await?;
-        let signature = if signed {
-            let text = storage::get_bytes(&*repository.storage, &keys::signature_of(&name), LARGEST).await?;
-            Some(String::from_utf8_lossy(&text).into_owned())
-        } else {
-            None
-        };
-        let trust = trust.verify(&bytes, signature.as_deref());
+    let wanted = names(repository, cluster, kinds, Some(since)).await?.into_iter().take(limit);
+    let reads = wanted.map(|ReportName { key, at, kind }| async move {
+        let (bytes, trust) = signed::read(repository, &key, trust).await?;
         Ok(StoredReport { at, kind, bytes, trust })
     });
     futures::stream::iter(reads).buffered(PARALLEL).try_collect().await

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::finding::{Finding, Kind};
+use super::finding::{Checked, Finding, Kind};
 use super::heal::Healed;
 use super::memory::Memory;
 use super::reading::Trouble;
@@ -19,7 +19,7 @@ use crate::model::{BackupId, ClusterName, RepoName, Timestamp};
 use crate::repository::catalog::CatalogEntry;
 use crate::repository::documents::{self, FORMAT};
 use crate::repository::keys::marks;
-use crate::repository::{Repository, access};
+use crate::repository::{self, access, reports};
 use crate::util::host;
 
 /// As it stands in the keys of reports.
@@ -75,40 +75,39 @@ struct MarkDocument<'a> {
 
 /// The newest report of a repository that a trusted host signed; what is wrong with newer ones comes with it.
 pub(super) async fn newest(cx: &Cx<'_>) -> Result<(Option<StoredReport>, Vec<Wrong>)> {
-    let mut wrong = Vec::new();
-    for key in newest_keys(cx.repository, cx.cluster).await? {
-        let read = match signed::read(cx.repository, &key, cx.trust).await {
-            Ok(bytes) => documents::parse_versioned::<StoredReport>(&bytes, &cx.repository.place(&key))
-                .map_err(Trouble::from),
-            Err(trouble) => Err(trouble),
-        };
-        match read {
-            Ok(report) => return Ok((Some(report), wrong)),
-            Err(Trouble::Store(error)) => return Err(error),
-            Err(Trouble::Wrong(Kind::Missing, _)) => {}
-            Err(Trouble::Wrong(kind, what)) => wrong.push(Wrong { kind, key, about: About::Mark, what }),
+    let mut wrong: Vec<Wrong> = Vec::new();
+    let mut tried = 0;
+    for back in reports::LOOK_BACK {
+        let since = back.map(|span| cx.clock.now().minus(span));
+        let names = reports::names(cx.repository, cx.cluster, &[REPORT_KIND], since).await?;
+        // The first of them were looked at when less was listed.
+        for name in names.into_iter().take(BACK).skip(tried) {
+            tried += 1;
+            match stored(cx, &name.key).await {
+                Ok(report) => return Ok((Some(report), wrong)),
+                Err(Trouble::Store(error)) => return Err(error),
+                Err(Trouble::Wrong(Kind::Missing, _)) => {}
+                Err(Trouble::Wrong(kind, what)) => {
+                    wrong.push(Wrong { kind, key: name.key, about: About::Mark, what });
+                }
+            }
         }
     }
     Ok((None, wrong))
 }
 
-/// Keys of reports, the newest first.
-async fn newest_keys(repository: &Repository, cluster: &ClusterName) -> Result<Vec<String>> {
-    let listed = repository.storage.list(&marks::all_reports(cluster), None).await?;
-    let ending = format!("-{REPORT_KIND}.json");
-    let mut keys: Vec<String> =
-        listed.into_iter().map(|object| object.key).filter(|key| key.ends_with(&ending)).collect();
-    keys.reverse();
-    keys.truncate(BACK);
-    Ok(keys)
+async fn stored(cx: &Cx<'_>, key: &str) -> Checked<StoredReport> {
+    let bytes = signed::read(cx.repository, key, cx.trust).await?;
+    Ok(documents::parse_versioned(&bytes, &cx.repository.place(key))?)
 }
 
 /// Writes the report. A host without a key, or without the right to write, can look all the same: what could not be
 /// written is a note.
 pub(super) async fn report(cx: &Cx<'_>, report: &StoredReport) -> Result<()> {
     let host_key = access::host_key(cx.config)?;
-    let key = marks::report(cx.cluster, report.finished_at, REPORT_KIND);
-    signed::write(cx.repository, &key, documents::to_bytes(report)?, &host_key, &cx.clock).await
+    let (key, now) = (marks::report(cx.cluster, report.finished_at, REPORT_KIND), cx.clock.now());
+    // Not as to several repositories: an optional one is waited for, too, for this is what its next look begins with.
+    repository::signed::write(cx.repository, &key, documents::to_bytes(report)?, &host_key, now).await
 }
 
 /// Everything about a report that the run's parts do not know.
@@ -160,5 +159,5 @@ pub(super) async fn mark(
     let (format, host) = (FORMAT, host::name());
     let document = MarkDocument { format, mark: word, backup, at: now, host, checked, findings };
     let key = marks::mark(cx.cluster, backup, now, word);
-    signed::write(cx.repository, &key, documents::to_bytes(&document)?, &host_key, &cx.clock).await
+    repository::signed::write(cx.repository, &key, documents::to_bytes(&document)?, &host_key, now).await
 }
