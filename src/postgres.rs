@@ -34,6 +34,7 @@ pub mod dump_roles;
 pub mod dump_tool;
 pub mod facts;
 pub mod history;
+pub mod hollow;
 pub mod instance;
 pub mod privilege;
 pub mod proof;

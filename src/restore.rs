@@ -23,6 +23,7 @@ pub mod locate;
 pub mod logical;
 pub mod marker;
 mod new_timeline;
+pub mod part;
 pub mod past;
 pub mod place;
 pub mod plan;

@@ -20,6 +20,7 @@ use crate::postgres::privilege;
 use crate::restore::execute::{self, Executed};
 use crate::restore::plan::RestorePlan;
 use crate::restore::prepare::{self, Prepared, Task};
+use crate::restore::settings::SideKind;
 use crate::restore::request::{Action, Place, Request, parse_map};
 use crate::restore::{ending, settings, show, survey};
 use crate::util::clock;
@@ -155,6 +156,8 @@ fn restore(ctx: &Context, args: &To) -> Result<Outcome> {
             now,
             progress: ctx.progress(),
             priority: crate::util::priority::Priority::Usual,
+            side: SideKind::Kept,
+            parts: None,
         };
         // The futures of a whole restore are large; they live on the heap.
         let prepared = Box::pin(prepare::run(&task)).await?;

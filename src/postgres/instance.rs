@@ -7,6 +7,7 @@
 //! Cancellation: dropping an [`Instance`] that was not told to [`Instance::leave_running`] stops it at once
 //! (immediate shutdown), bounded by ten seconds, then by SIGKILL.
 
+pub mod limits;
 mod scratch;
 
 use std::fs::{File, OpenOptions};

@@ -9,6 +9,7 @@
 //! vanished meanwhile: PostgreSQL drops files while we look. Foreign files are taken; what can not be stored
 //! (sockets, pipes, links outside `pg_tblspc`) is left out with a note, as `pg_basebackup` does with a warning.
 
+mod of_database;
 mod rules;
 
 use std::collections::HashSet;
@@ -20,6 +21,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub use of_database::{DatabaseFile, FIRST_OF_USERS, OfDatabase, of_database};
 pub use rules::{Fork, RelationFile};
 use rules::{Place, Verdict};
 

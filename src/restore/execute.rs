@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::estimate::Measured;
-use super::fetch_packs::{self, Fetch};
+use super::fetch_packs::{self, Fetch, PartFetch};
 use super::lay_out::{self, SideFiles};
+use super::part::Part;
 use super::place::DirectoryState;
 use super::plan::{Commit, RestorePlan};
 use super::prepare::{self, Prepared, Task};
@@ -22,6 +23,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::{SegmentSize, Target};
 use crate::repository::Repository;
 use crate::repository::continuity;
+use crate::repository::index::BackupIndex;
 use crate::util::failpoint;
 use crate::util::human;
 
@@ -79,7 +81,9 @@ pub async fn run(task: &Task<'_>, mut prepared: Prepared) -> Result<Executed> {
     let finished = finish::run(task, &prepared, &mut report).await;
     phases.done("prove");
     report.phases = phases.finish();
-    if !matches!(report.ended, recover::Ended::NotStarted | recover::Ended::Following) {
+    // What a part takes says nothing of what the whole will take.
+    let came_to_its_end = !matches!(report.ended, recover::Ended::NotStarted | recover::Ended::Following);
+    if came_to_its_end && prepared.part.is_none() {
         let estimated = plan.estimate.map(|estimate| estimate.seconds);
         report.measured = Some(Measured::of(&plan, prepared.seconds, &report.phases, estimated));
     }
@@ -179,8 +183,13 @@ fn fetch(task: &Task<'_>, prepared: &Prepared) -> Result<Fetch> {
         identities: task.identities.clone(),
         data_directory: task.data_directory.clone(),
         workers: task.config.restore.workers,
+        part: prepared.part.as_ref().map(|part| part_fetch(part, &prepared.index)),
         progress: std::sync::Arc::clone(&task.progress),
     })
+}
+
+fn part_fetch(part: &Part, index: &BackupIndex) -> PartFetch {
+    PartFetch { part: part.clone(), packs: part.packs(index), hollow: part.hollow(index) }
 }
 
 /// Everything between the last member and a directory that can be started.
@@ -216,6 +225,8 @@ fn side_files(task: &Task<'_>, prepared: &Prepared, notes: &mut Vec<String>) -> 
     SideFiles {
         preload,
         asked: prepared.located.asked,
+        kind: task.side,
+        hollow: prepared.part.is_some(),
         marker: marker::Side {
             cluster: task.cluster.name.clone(),
             system_identifier: prepared.plan.system_identifier,

@@ -6,6 +6,7 @@
 //!
 //! Cancellation: a worker ends at its next member; what it wrote is a leftover of an unfinished restore.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures::StreamExt;
 use tokio::runtime::Handle;
 
+use super::part::{Lay, Part};
 use crate::codec::Identities;
 use crate::error::{Code, Error, Result};
 use crate::model::ClusterName;
@@ -46,7 +48,18 @@ pub struct Fetch {
     pub identities: Option<Identities>,
     pub data_directory: PathBuf,
     pub workers: usize,
+    /// Where not everything is laid out.
+    pub part: Option<PartFetch>,
     pub progress: Arc<dyn Progress>,
+}
+
+/// What of a backup is laid out.
+pub struct PartFetch {
+    pub part: Part,
+    /// The packs that have something of it.
+    pub packs: BTreeSet<String>,
+    /// Files that get their length alone, and that.
+    pub hollow: Vec<(Vec<u8>, u64)>,
 }
 
 /// What was laid out.
@@ -64,15 +77,16 @@ struct Shared {
     control: AtomicBool,
 }
 
-/// The packs of a backup; keys are relative to its directory.
-fn packs(record: &BackupRecord) -> Vec<ObjectEntry> {
-    record.objects.iter().filter(|o| backup::is_pack(&o.key)).cloned().collect()
+/// The packs that are read; keys are relative to the backup's directory.
+fn packs(fetch: &Fetch) -> Vec<ObjectEntry> {
+    let wanted = |o: &&ObjectEntry| fetch.part.as_ref().is_none_or(|part| part.packs.contains(&o.key));
+    fetch.record.objects.iter().filter(|o| backup::is_pack(&o.key)).filter(wanted).cloned().collect()
 }
 
 pub async fn run(fetch: Fetch) -> Result<Laid> {
-    let packs = packs(&fetch.record);
+    let packs = packs(&fetch);
     let workers = fetch.workers.max(1);
-    fetch.progress.total(fetch.record.bytes_raw);
+    fetch.progress.total(fetch.part.as_ref().map_or(fetch.record.bytes_raw, |part| part.part.bytes));
     let shared = Arc::new(Shared {
         fetch,
         stop: AtomicBool::new(false),
@@ -95,10 +109,14 @@ pub async fn run(fetch: Fetch) -> Result<Laid> {
         done?;
         failpoint::reach("restore-after-first-pack")?;
     }
-    drop(guard);
     if !shared.control.load(Ordering::Acquire) {
         return Err(Error::new(Code::Damaged, "the backup holds no pg_control").at(&shared.fetch.record.id));
     }
+    let making = Arc::clone(&shared);
+    tokio::task::spawn_blocking(move || making.hollow())
+        .await
+        .map_err(|e| Error::internal("a restore worker died").because(e))??;
+    drop(guard);
     Ok(Laid { files: shared.files.load(Ordering::Acquire), bytes: shared.bytes.load(Ordering::Acquire) })
 }
 
@@ -132,9 +150,10 @@ impl Shared {
 
     fn member(&self, head: &ReadHead, body: &mut dyn Read) -> Result<()> {
         if self.stop.load(Ordering::Acquire) {
-            return Err(Error::new(Code::Cancelled, "the restore was ended"));
+            return Err(ended());
         }
-        if head.name == TABLESPACE_MAP {
+        let lay = self.fetch.part.as_ref().map_or(Lay::Out, |part| part.part.lay(&head.name));
+        if head.name == TABLESPACE_MAP || lay != Lay::Out {
             return Ok(());
         }
         let name = if head.name == control_file::RELATIVE_PATH.as_bytes() {
@@ -153,6 +172,20 @@ impl Shared {
                 Ok(())
             }
         }
+    }
+
+    /// Once the directories of all packs are there, with their modes. PostgreSQL does not mind the files' own.
+    fn hollow(&self) -> Result<()> {
+        let hollow = self.fetch.part.iter().flat_map(|part| &part.hollow);
+        for (name, bytes) in hollow {
+            if self.stop.load(Ordering::Acquire) {
+                return Err(ended());
+            }
+            let path = self.fetch.data_directory.join(OsStr::from_bytes(name));
+            let made = create(&path).and_then(|file| file.set_len(*bytes));
+            made.map_err(|e| Error::io("cannot make the file of a database that is left out", &path, e))?;
+        }
+        Ok(())
     }
 
     fn file(&self, path: &Path, head: &ReadHead, body: &mut dyn Read) -> Result<u64> {
@@ -178,6 +211,10 @@ impl Shared {
         file.set_permissions(Permissions::from_mode(head.mode)).map_err(failed)?;
         Ok(written)
     }
+}
+
+fn ended() -> Error {
+    Error::new(Code::Cancelled, "the restore was ended")
 }
 
 /// A worker of a second try finds the file of the first one; its directory may come in another pack.

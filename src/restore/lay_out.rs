@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::fetch_packs::CONTROL_LATER;
 use super::plan::{RestorePlan, TablespacePlace};
+use super::settings::SideKind;
 use super::{marker, rights, settings, tablespaces};
 use crate::error::{Error, Result};
 use crate::postgres::control_file::{ControlFile, RELATIVE_PATH};
@@ -115,6 +116,9 @@ pub struct SideFiles {
     pub preload: Vec<String>,
     /// What replayed WAL asks for beyond what the restored server had.
     pub asked: Option<WalSettings>,
+    pub kind: SideKind,
+    /// Some of its databases are.
+    pub hollow: bool,
     pub marker: marker::Side,
 }
 
@@ -124,7 +128,7 @@ fn side_files(data: &Path, plan: &RestorePlan, side: &SideFiles) -> Result<()> {
         control.settings = control.settings.most(asked);
     }
     let files = [
-        ("postgresql.conf", settings::side_conf(plan, &control, &side.preload)),
+        ("postgresql.conf", settings::side_conf(plan, &control, side)),
         ("postgresql.auto.conf", String::new()),
         ("pg_hba.conf", settings::SIDE_HBA.to_owned()),
         ("pg_ident.conf", String::new()),

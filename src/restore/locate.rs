@@ -6,7 +6,7 @@
 
 use super::choose::Candidate;
 use super::refuse::{self, Bounds};
-use super::scan::{self, ScanTask, Scanned, Tail, WalSource, WayFile};
+use super::scan::{self, CopyOfDatabase, ScanTask, Scanned, Tail, WalSource, WayFile};
 use crate::error::Result;
 use crate::model::{Inclusion, Lsn, SegmentSize, SystemId, Target};
 use crate::repository::continuity::{Reach, Stop};
@@ -48,6 +48,8 @@ pub struct Located {
     /// Where the archive's readable WAL of this path ends.
     pub archive_end: Lsn,
     pub created: Vec<Created>,
+    /// Databases whose files replay copies or removes, in this order.
+    pub copies: Vec<CopyOfDatabase>,
     /// The last of the agent's rows that the recovered cluster must have, where the WAL of this recovery has one.
     pub canary: Option<Canary>,
     /// What the WAL asks of a standby's settings, where that is more than the backup's server had.
@@ -210,6 +212,7 @@ impl Search<'_> {
             archive_end: tail.map_or(scanned.end.lsn, |t| t.end.max(outcome.end)),
             stop: outcome.stop,
             created: scanned.created,
+            copies: scanned.copies,
             asked: scanned.asked,
             canary: scanned.canary,
         }

@@ -12,9 +12,11 @@ use super::gather::{Archive, Held, Wal};
 use super::local_wal::{self, LocalFile};
 use super::locate::{Located, Search};
 use super::place::{self, DirectoryState, PlaceFacts};
-use super::plan::{self, Found, RestorePlan};
+use super::part::{self, Part, Parts};
+use super::plan::{Found, RestorePlan};
 use super::request::{Place, Request};
 use super::scan::{self, WayFile};
+use super::settings::SideKind;
 use super::wal_source::Files;
 use super::{estimate, index, past, survey, tablespaces};
 use crate::archive::fork::{self, Chosen};
@@ -54,11 +56,17 @@ pub struct Task<'a> {
     pub progress: Arc<dyn Progress>,
     /// Of PostgreSQL's programs, the restored server among them.
     pub priority: Priority,
+    /// Of the server, where it is a side instance.
+    pub side: SideKind,
+    /// Where a part will do, if there is no room for the whole.
+    pub parts: Option<Parts>,
 }
 
 /// The plan, and what its execution goes on with.
 pub struct Prepared {
     pub plan: RestorePlan,
+    /// Where there was no room for the whole; then the plan is of this part.
+    pub part: Option<Part>,
     pub archive: Archive,
     pub wal: Wal,
     pub local: Vec<LocalFile>,
@@ -135,10 +143,12 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
         primary_conninfo: task.cluster.primary.clone(),
         warnings,
     };
-    let mut plan = plan::make(task.request, &found)?;
+    let (mut plan, part) = part::plan(task.request, task.parts, &index, found)?;
     let seconds = watch.elapsed().as_secs_f64();
-    plan.estimate = expected(task, &archive, &plan, seconds).await?;
-    Ok(Prepared { plan, archive, wal, local, chosen, path, located, held, index, tools, service, seconds })
+    if part.is_none() {
+        plan.estimate = expected(task, &archive, &plan, seconds).await?;
+    }
+    Ok(Prepared { plan, part, archive, wal, local, chosen, path, located, held, index, tools, service, seconds })
 }
 
 /// How long it will take, from how long earlier ones took.

@@ -56,6 +56,13 @@ pub fn way(reach: &Reach, size: SegmentSize) -> Vec<WayFile> {
     files
 }
 
+/// `CREATE DATABASE … STRATEGY FILE_COPY`, a move to another tablespace, `DROP DATABASE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyOfDatabase {
+    Made { database: u32, from: u32 },
+    Dropped { database: u32 },
+}
+
 /// What reading found.
 #[derive(Debug)]
 pub struct Scanned {
@@ -64,6 +71,8 @@ pub struct Scanned {
     pub needed_to: Option<Lsn>,
     /// Tablespaces made by records that are replayed.
     pub created: Vec<Created>,
+    /// Databases whose files replay copies or removes, in this order.
+    pub copies: Vec<CopyOfDatabase>,
     /// The most that the replayed records ask of a standby's settings.
     pub asked: Option<WalSettings>,
     /// The last of the agent's rows that is committed when the recovery ends, as far as this WAL has one.
@@ -91,6 +100,7 @@ struct Notes {
     scanner: TargetScanner,
     needed_to: Option<Lsn>,
     created: Vec<Created>,
+    copies: Vec<CopyOfDatabase>,
     asked: Option<WalSettings>,
     canary: CanaryWatch,
     last_record: Option<Lsn>,
@@ -106,6 +116,7 @@ impl ScanTask<'_> {
             scanner,
             needed_to: None,
             created: Vec::new(),
+            copies: Vec::new(),
             asked: None,
             canary: CanaryWatch::default(),
             last_record: None,
@@ -138,6 +149,7 @@ impl ScanTask<'_> {
             outcome: notes.scanner.into_outcome(),
             needed_to: notes.needed_to,
             created: notes.created,
+            copies: notes.copies,
             asked: notes.asked,
             canary: notes.canary.last(),
             last_record: notes.last_record,
@@ -179,6 +191,12 @@ impl Notes {
         match fact {
             Some(Fact::TablespaceCreate { oid, path }) => {
                 self.created.push(Created::keep(record, oid, path));
+            }
+            Some(Fact::DatabaseCreate { database, copied_from: Some((from, _)), .. }) => {
+                self.copies.push(CopyOfDatabase::Made { database, from });
+            }
+            Some(Fact::DatabaseDrop { database, .. }) => {
+                self.copies.push(CopyOfDatabase::Dropped { database });
             }
             Some(Fact::ParameterChange(settings)) => {
                 self.asked = Some(self.asked.map_or(settings, |asked| asked.most(settings)));

@@ -7,13 +7,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::lay_out::SideFiles;
 use super::locate::Located;
 use super::place::PlaceFacts;
 use super::plan::{RestorePlan, TablespacePlace};
 use super::request::{Action, Place, Request};
 use crate::error::{Code, Error, Result};
-use crate::model::{ClusterName, Inclusion, RepoName, Target};
+use crate::model::{ClusterName, Inclusion, RepoName, SegmentSize, Target};
 use crate::postgres::control_file::ControlFile;
+use crate::postgres::hollow;
+use crate::postgres::instance::limits::{self, LIMITS};
 use crate::postgres::instance::{SOCKET_DIR_BYTES, shell_quote, socket_fits};
 use crate::postgres::settings::quote;
 use crate::repository::recovery_plan::RecoveryPlan;
@@ -138,9 +141,18 @@ pub fn preload(setting: &str, exists: impl Fn(&str) -> bool) -> (Vec<String>, Ve
     (kept, left_out)
 }
 
+/// Whose a side instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SideKind {
+    /// Somebody asked for it and will work with it, for as long as he likes.
+    Kept,
+    /// pgkeep's own, for a drill, a restore test or a table; it goes away.
+    Scratch,
+}
+
 /// `postgresql.conf` of a side instance.
-pub fn side_conf(plan: &RestorePlan, control: &ControlFile, preload: &[String]) -> String {
-    let (needed, segment_mib) = (&control.settings, control.wal_segment_size.bytes() >> 20);
+pub fn side_conf(plan: &RestorePlan, control: &ControlFile, side: &SideFiles) -> String {
+    let needed = &control.settings;
     let socket_dir = plan.server.socket_dir.clone().unwrap_or_default();
     let text = |value: &str| quote(value);
     let mut lines = vec![
@@ -169,16 +181,35 @@ pub fn side_conf(plan: &RestorePlan, control: &ControlFile, preload: &[String]) 
         format!("max_wal_senders = {}", needed.max_wal_senders),
         format!("max_prepared_transactions = {}", needed.max_prepared_transactions),
         format!("max_locks_per_transaction = {}", needed.max_locks_per_transaction.max(64)),
-        // PostgreSQL does not start with less than two segments; its defaults are for those of 16 MiB.
-        format!("min_wal_size = {}MB", (2 * segment_mib).max(80)),
-        format!("max_wal_size = {}MB", (4 * segment_mib).max(1024)),
-        format!("shared_preload_libraries = {}", text(&preload.join(","))),
+        format!("shared_preload_libraries = {}", text(&side.preload.join(","))),
     ];
+    let set = |(name, value): (&str, String)| format!("{name} = {value}");
+    lines.extend(limits_of(side, control.wal_segment_size).into_iter().map(set));
     if plan.tablespaces.iter().any(|t| t.becomes == TablespacePlace::InPlace) {
         // Without it PostgreSQL takes a directory in pg_tblspc for corruption (`CheckTablespaceDirectory`).
         lines.push("allow_in_place_tablespaces = on".to_owned());
     }
     lines.join("\n") + "\n"
+}
+
+/// What it takes of the host, and how it reads what is not there.
+fn limits_of(side: &SideFiles, segment: SegmentSize) -> Vec<(&'static str, String)> {
+    let owned = |(name, value): (&'static str, &str)| (name, value.to_owned());
+    let mut all = match side.kind {
+        SideKind::Scratch => limits::wal_sizes(segment).into_iter().chain(LIMITS.map(owned)).collect(),
+        SideKind::Kept => {
+            let mib = segment.bytes() >> 20;
+            // PostgreSQL does not start with less than two segments; its defaults are for those of 16 MiB.
+            vec![
+                ("min_wal_size", format!("{}MB", (2 * mib).max(80))),
+                ("max_wal_size", format!("{}MB", (4 * mib).max(1024))),
+            ]
+        }
+    };
+    if side.hollow {
+        all.extend(hollow::SETTINGS.map(owned));
+    }
+    all
 }
 
 /// `pg_hba.conf` of a side instance: whoever may open its socket (0700) is its owner or root.

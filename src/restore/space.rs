@@ -11,6 +11,7 @@ use super::request::Request;
 use super::tablespaces;
 use crate::error::{Code, Error, Result};
 use crate::model::SegmentSize;
+use crate::postgres::instance::limits::SEGMENTS_AT_ONCE;
 use crate::repository::record::BackupRecord;
 use crate::util::human;
 
@@ -22,10 +23,18 @@ pub struct Need {
     pub available: u64,
 }
 
-/// WAL that lies in pg_wal and in the spool while recovery runs: PostgreSQL keeps up to about `max_wal_size`.
-const SEGMENTS_AT_ONCE: u64 = 16;
 /// File systems need room for their own books.
 const RESERVE_PERCENT: u64 = 2;
+
+/// Of WAL that lies in pg_wal and in the spool while recovery runs: PostgreSQL keeps up to about `max_wal_size`.
+pub fn wal_at_once(segment: SegmentSize) -> u64 {
+    SEGMENTS_AT_ONCE * segment.bytes()
+}
+
+/// What files of so many bytes take.
+pub fn with_books(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes.saturating_mul(RESERVE_PERCENT) / 100)
+}
 
 pub fn check(
     request: &Request,
@@ -51,10 +60,10 @@ pub fn check(
     for (oid, bytes) in &place.member_bytes {
         // In-place tablespaces lie with the data directory.
         let home = homes.get(oid).unwrap_or(&place.data_directory);
-        add(home, bytes + bytes * RESERVE_PERCENT / 100);
+        add(home, with_books(*bytes));
     }
     let wal_home = place.wal_directory.as_ref().unwrap_or(&place.data_directory);
-    add(wal_home, SEGMENTS_AT_ONCE * segment.bytes());
+    add(wal_home, wal_at_once(segment));
     if request.overwrite
         && let DirectoryState::Cluster { bytes, .. } = place.state
         && let Some(disk) = place.disks.iter().find(|d| d.path == place.data_directory)

@@ -47,6 +47,7 @@ pub use super::scratch as place;
 
 use super::prepare::Task;
 use super::request::Request;
+use super::settings::SideKind;
 use plan::Prepared;
 use report::TableReport;
 use request::TableRequest;
@@ -85,6 +86,8 @@ impl<'a> Job<'a> {
             now: self.now,
             progress: Arc::clone(&self.progress),
             priority: Priority::Usual,
+            side: SideKind::Scratch,
+            parts: None,
         }
     }
 }

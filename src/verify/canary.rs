@@ -4,6 +4,7 @@
 //! table says that there should have been one, or has another one than WAL names, the restore has not brought back what was
 //! there.
 
+use super::drill::part::{self, Missing};
 use super::inside::Running;
 use super::report::Check;
 use crate::config::CanaryConfig;
@@ -18,6 +19,7 @@ pub async fn check(
     expected: &Expected,
     target: &Target,
     config: &CanaryConfig,
+    missing: &Missing,
 ) -> Option<Check> {
     let check = match expected {
         Expected::Row(canary) => {
@@ -29,6 +31,13 @@ pub async fn check(
         }
         Expected::NoneSince(_) => return None,
     };
+    let left_out = match expected {
+        Expected::Row(canary) => missing.has_oid(canary.database),
+        Expected::NoneSince(_) => missing.has(&config.database),
+    };
+    if left_out {
+        return Some(check.unproved(part::WHY));
+    }
     Some(match ask(running, expected, config).await {
         Ok(found) => judged(check, expected, found, target),
         Err(e) => check.found(false, e.to_string()),

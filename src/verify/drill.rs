@@ -11,6 +11,7 @@
 //! failed drill with its report. What says something about this host alone (no room, no tools, a signal) is an error, and
 //! nothing was proved either way.
 
+pub mod part;
 mod restored;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use self::part::Missing;
 use super::report::{Check, Kind, Objective, Report, Verdict};
 use super::{canary, inside, room};
 use crate::codec::Identities;
@@ -29,13 +31,16 @@ use crate::postgres::privilege::Owner;
 use crate::repository::access;
 use crate::repository::configured::{self, Patience};
 use crate::repository::signature::PublicHostKey;
+use crate::restore::part::{Part, Parts};
 use crate::restore::past;
 use crate::restore::prepare::{self, Task};
 use crate::restore::reachable::{self, Stretch};
 use crate::restore::request::{Action, Place as RestorePlace, Request};
 use crate::restore::scratch::{self, Place, Purpose};
+use crate::restore::settings::SideKind;
 use crate::util::clock::{Clock, Stopwatch};
 use crate::util::failpoint;
+use crate::util::human;
 use crate::util::priority::Priority;
 use crate::util::progress::Progress;
 
@@ -171,7 +176,19 @@ impl Drill<'_> {
             now,
             progress: Arc::clone(&self.progress),
             priority: self.priority(),
+            side: SideKind::Scratch,
+            parts: self.parts(),
         }
+    }
+
+    /// A drill rehearses the whole disaster. A restore test proves what it can.
+    fn parts(&self) -> Option<Parts> {
+        let seed = match (self.kind, &self.moment) {
+            (Kind::Drill, _) => return None,
+            (Kind::RestoreTest, Moment::Random { seed }) => *seed,
+            (Kind::RestoreTest, Moment::Given { .. }) => 0,
+        };
+        Some(Parts { seed, reserve: self.config.proof.reserve })
     }
 
     /// Of all that is run for it.
@@ -233,27 +250,55 @@ async fn attempt(
     report.notes.extend(prepared.plan.warnings.clone());
     report.objectives = vec![loss(drill, &prepared.plan, now)];
     room::refuse_without(&prepared.plan.space, drill.config.proof.reserve)?;
+    let part = prepared.part.clone();
+    if let Some(part) = &part {
+        part::announce(part, report);
+        drill.progress.note(&format!("there is no room for {} of it: only a part is restored", human::size(part.missing())));
+    }
     *place = Some(Place::make(work, &drill.owner).await?);
     failpoint::reach("drill-after-place")?;
-    let running = restored::restore(&task, prepared, report).await?;
-    report.objectives.push(restored::objective(drill.config, report));
+    let opened = restored::restore(&task, prepared, report).await?;
+    let objective = restored::objective(drill.config, report);
+    report.objectives.push(if part.is_some() { part::objective(objective) } else { objective });
     failpoint::reach("drill-after-restore")?;
-    let Some(restored::Opened { running, last_kept, canary }) = running else { return Ok(()) };
+    let Some(opened) = opened else { return Ok(()) };
+    prove(drill, &request, &opened, part.as_ref(), report).await?;
+    failpoint::reach("drill-after-proofs")
+}
 
-    let proof = &drill.config.proof;
+/// What is asked of the restored instance.
+async fn prove(
+    drill: &Drill<'_>,
+    request: &Request,
+    opened: &restored::Opened,
+    part: Option<&Part>,
+    report: &mut Report,
+) -> Result<()> {
+    let (proof, running) = (&drill.config.proof, &opened.running);
     drill.progress.phase("asking the restored instance");
     let watch = Stopwatch::start();
-    let questions = inside::questions(last_kept, &drill.assertions());
-    report.checks.extend(inside::ask(&running, &questions, proof.deadline).await);
-    report.checks.extend(canary::check(&running, &canary, &request.target, &drill.config.canary).await);
+    let missing = match part {
+        Some(part) => part::look(opened, part, report).await?,
+        None => Missing::default(),
+    };
+    let assertions = part::askable(drill.assertions(), &missing, report);
+    let questions = inside::questions(opened.last_kept, &assertions);
+    report.checks.extend(inside::ask(running, &questions, proof.deadline).await);
+    let canary = canary::check(running, &opened.canary, &request.target, &drill.config.canary, &missing);
+    report.checks.extend(canary.await);
     report.step("questions", watch, false);
+    let of = if part.is_some() { inside::RESTORED } else { inside::ALL };
     let watch = Stopwatch::start();
-    report.checks.push(inside::amcheck(&running, proof, &drill.progress).await);
+    report.checks.push(inside::amcheck(running, of, proof, &drill.progress).await);
     report.step("pg_amcheck", watch, false);
     let watch = Stopwatch::start();
-    report.checks.push(inside::checksums(&running, proof, &drill.progress).await?);
+    inside::stop(running).await?;
+    if let Some(part) = part {
+        part::remove(running, part, &missing)?;
+    }
+    report.checks.push(inside::checksums(running, of, proof, &drill.progress).await);
     report.step("data checksums", watch, false);
-    failpoint::reach("drill-after-proofs")
+    Ok(())
 }
 
 async fn choose(

@@ -110,9 +110,19 @@ pub async fn ask(running: &Running, questions: &[Box<dyn Inside>], within: Durat
     answers
 }
 
+/// What is looked at: every database, or those that were restored.
+pub const ALL: &str = "";
+pub const RESTORED: &str = " of what was restored";
+
 /// `pg_amcheck`, where it is wanted.
-pub async fn amcheck(running: &Running, config: &ProofConfig, progress: &Arc<dyn Progress>) -> Check {
-    let check = Check::new("instance", "pg_amcheck of all tables and indexes", "nothing is wrong");
+pub async fn amcheck(
+    running: &Running,
+    of: &str,
+    config: &ProofConfig,
+    progress: &Arc<dyn Progress>,
+) -> Check {
+    let name = format!("pg_amcheck of all tables and indexes{of}");
+    let check = Check::new("instance", name, "nothing is wrong");
     if !config.amcheck {
         return check.unproved("`amcheck` is off in [proof]");
     }
@@ -121,17 +131,22 @@ pub async fn amcheck(running: &Running, config: &ProofConfig, progress: &Arc<dyn
     said(check, proof::amcheck(tools, owner, socket, *port, superuser, config.deadline).await)
 }
 
-/// Stops the server in order, then reads every page.
+/// Stops the server in order.
+pub async fn stop(running: &Running) -> Result<()> {
+    let mut server = Instance::running(&running.tools, &running.data, &running.owner, &running.log);
+    server.stop(StopMode::Fast, STOPS_WITHIN).await
+}
+
+/// Reads every page. The server is down.
 pub async fn checksums(
     running: &Running,
+    of: &str,
     config: &ProofConfig,
     progress: &Arc<dyn Progress>,
-) -> Result<Check> {
-    let check = Check::new("instance", "data checksums of all pages", "no page is wrong");
+) -> Check {
+    let check = Check::new("instance", format!("data checksums of all pages{of}"), "no page is wrong");
     progress.phase("checking data checksums");
-    let mut server = Instance::running(&running.tools, &running.data, &running.owner, &running.log);
-    server.stop(StopMode::Fast, STOPS_WITHIN).await?;
-    Ok(said(check, proof::checksums(&running.tools, &running.owner, &running.data, config.deadline).await))
+    said(check, proof::checksums(&running.tools, &running.owner, &running.data, config.deadline).await)
 }
 
 fn said(check: Check, checked: Result<Checked>) -> Check {

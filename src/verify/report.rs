@@ -13,6 +13,7 @@ use crate::restore::estimate::{Estimate, Measured};
 use crate::restore::plan::Commit;
 use crate::restore::reachable::Stretch;
 use crate::util::clock::Stopwatch;
+use crate::util::human;
 
 pub use html::html;
 pub use text::markdown;
@@ -140,6 +141,47 @@ pub struct Recovered {
     pub timeline: TimelineId,
     pub ends_at: Lsn,
     pub last_commit_kept: Option<Commit>,
+    /// Where there was no room for all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<PartOf>,
+}
+
+/// What of a base backup was restored, and what was not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartOf {
+    pub restored: Vec<String>,
+    pub restored_bytes: u64,
+    /// The largest first.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A database that there was no room for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    pub name: String,
+    pub bytes: u64,
+}
+
+impl PartOf {
+    /// For people: some of them by name.
+    pub fn left_out_text(&self) -> String {
+        let all = self.left_out.iter();
+        first(all.map(|database| format!("{} ({})", database.name, human::size(database.bytes))))
+    }
+    pub fn restored_text(&self) -> String {
+        format!("{} ({})", first(self.restored.iter().cloned()), human::size(self.restored_bytes))
+    }
+}
+
+/// A cluster may have thousands.
+fn first(all: impl ExactSizeIterator<Item = String>) -> String {
+    const MOST: usize = 20;
+    let more = all.len().saturating_sub(MOST);
+    let mut text = all.take(MOST).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        text += &format!(" and {more} more");
+    }
+    text
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,7 +305,11 @@ impl Report {
 
     /// One line for people.
     pub fn summary(&self) -> String {
-        let kind = self.kind.words();
+        let part = self.recovered.as_ref().and_then(|recovered| recovered.part.as_ref());
+        let kind = match part {
+            Some(_) => format!("{} of a PART", self.kind.words()),
+            None => self.kind.words().to_owned(),
+        };
         let from = match &self.recovered {
             Some(recovered) => format!(" to {} from {}", recovered.target, recovered.backup),
             None => String::new(),

@@ -1,5 +1,7 @@
 //! The nightly restore test: base backup, dump and exports, as a command and as a job.
 
+mod part;
+
 use std::time::Duration;
 
 use serde_json::Value;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::limits::{LIMITS, OF_FRESH};
 use super::{Instance, StartOptions, StopMode, socket_fits};
 use crate::error::{Code, Error, Result};
 use crate::postgres::privilege::Owner;
@@ -83,21 +84,19 @@ pub async fn init(tools: &Tools, owner: &Owner, data: &Path, more: &[&str], fail
     Ok(())
 }
 
-/// No TCP, no archiving, no durability: nobody will need it after a crash.
+/// No TCP, no archiving, no durability: nobody will need it after a crash. And no more of the host than it needs.
 pub fn scratch_settings(socket: &Path) -> Vec<(String, String)> {
     let socket = socket.display().to_string();
-    [
+    let own = [
         ("unix_socket_directories", socket.as_str()),
         ("unix_socket_permissions", "0700"),
         ("listen_addresses", ""),
         ("fsync", "off"),
         ("archive_mode", "off"),
         ("logging_collector", "off"),
-        ("autovacuum", "off"),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .collect()
+    ];
+    let all = own.into_iter().chain(LIMITS).chain(OF_FRESH);
+    all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// What root made for the owner must be the owner's.

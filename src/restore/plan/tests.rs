@@ -102,6 +102,7 @@ fn located(record: &BackupRecord, stop: bool) -> Located {
         archive_end: Lsn(10 * SEG),
         created: Vec::new(),
         asked: None,
+        copies: Vec::new(),
         canary: None,
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn described(plan: &RestorePlan, chosen: Chosen) -> Recovered {
         timeline: plan.target.timeline,
         ends_at: plan.target.end,
         last_commit_kept: plan.target.last_kept,
+        part: None,
     }
 }
 

@@ -34,6 +34,7 @@ pub fn example() -> Report {
         timeline: TimelineId(1),
         ends_at: Lsn(0x4fff_f000),
         last_commit_kept: None,
+        part: None,
     });
     report.objectives = objectives();
     report.checks = vec![

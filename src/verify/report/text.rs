@@ -75,6 +75,10 @@ pub(super) fn facts(report: &Report) -> Vec<(&'static str, String)> {
     });
     let mut facts: Vec<_> = kit.into_iter().collect();
     let Some(recovered) = &report.recovered else { return facts };
+    if let Some(part) = &recovered.part {
+        facts.push(("Restored, a part", part.restored_text()));
+        facts.push(("LEFT OUT for lack of room", format!("{}; nothing is proved of it", part.left_out_text())));
+    }
     facts.push(("Target", format!("{} ({})", recovered.target, recovered.chosen)));
     for stretch in &recovered.stretches {
         let (from, until) = (stretch.from.human(), stretch.until.human());
@@ -113,6 +117,10 @@ pub(super) fn times(report: &Report) -> Vec<String> {
     let mut words = Vec::new();
     if let Some(measured) = &report.measured {
         words.push(format!("Open after {}.", span(measured.seconds())));
+    }
+    if report.recovered.as_ref().is_some_and(|recovered| recovered.part.is_some()) {
+        words.push("Only a part was restored: its times say nothing of how long the whole takes.".to_owned());
+        return words;
     }
     match (&report.estimate, report.measured.as_ref().and_then(Measured::error)) {
         (Some(estimate), error) => {
