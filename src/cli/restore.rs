@@ -20,8 +20,8 @@ use crate::postgres::privilege;
 use crate::restore::execute::{self, Executed};
 use crate::restore::plan::RestorePlan;
 use crate::restore::prepare::{self, Prepared, Task};
-use crate::restore::settings::SideKind;
 use crate::restore::request::{Action, Place, Request, parse_map};
+use crate::restore::settings::SideKind;
 use crate::restore::{ending, settings, show, survey};
 use crate::util::clock;
 

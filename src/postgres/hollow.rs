@@ -193,12 +193,21 @@ mod tests {
     fn the_directories_of_databases_are_found_in_every_tablespace() {
         let data = tempfile::tempdir().unwrap();
         let make = |path: &str| std::fs::create_dir_all(data.path().join(path)).unwrap();
-        for path in ["base/5", "base/16384", "pg_tblspc/16400/PG_18_1/16384", "pg_tblspc/16400/PG_18_1/5", "elsewhere/PG_18_1/16384", "elsewhere/theirs/16384"] {
+        for path in [
+            "base/5",
+            "base/16384",
+            "pg_tblspc/16400/PG_18_1/16384",
+            "pg_tblspc/16400/PG_18_1/5",
+            "elsewhere/PG_18_1/16384",
+            "elsewhere/theirs/16384",
+        ] {
             make(path);
         }
-        std::os::unix::fs::symlink(data.path().join("elsewhere"), data.path().join("pg_tblspc/16401")).unwrap();
+        std::os::unix::fs::symlink(data.path().join("elsewhere"), data.path().join("pg_tblspc/16401"))
+            .unwrap();
         let found = directories(data.path(), &BTreeSet::from([16384])).unwrap();
-        let found: BTreeSet<_> = found.iter().map(|p| p.strip_prefix(data.path()).unwrap().to_owned()).collect();
+        let found: BTreeSet<_> =
+            found.iter().map(|p| p.strip_prefix(data.path()).unwrap().to_owned()).collect();
         let expected = ["base/16384", "pg_tblspc/16400/PG_18_1/16384", "pg_tblspc/16401/PG_18_1/16384"];
         assert_eq!(found, expected.iter().map(PathBuf::from).collect());
         let place = DatabasePlace { oid: 5, name: "postgres".to_owned(), directory: PathBuf::from("base/5") };

@@ -11,8 +11,8 @@ use super::estimate::Estimate;
 use super::gather::{Archive, Held, Wal};
 use super::local_wal::{self, LocalFile};
 use super::locate::{Located, Search};
-use super::place::{self, DirectoryState, PlaceFacts};
 use super::part::{self, Part, Parts};
+use super::place::{self, DirectoryState, PlaceFacts};
 use super::plan::{Found, RestorePlan};
 use super::request::{Place, Request};
 use super::scan::{self, WayFile};
@@ -32,6 +32,7 @@ use crate::postgres::tools::Tools;
 use crate::repository::access;
 use crate::repository::continuity::Reach;
 use crate::repository::index::BackupIndex;
+use crate::repository::record::BackupRecord;
 use crate::repository::recovery_plan::RecoveryPlan;
 use crate::repository::signature::PublicHostKey;
 use crate::util::clock::Stopwatch;
@@ -106,14 +107,7 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
         warnings.push("the target time carried no zone and was read as UTC".to_owned());
     }
 
-    let held = archive
-        .backups
-        .get(&located.backup.id)
-        .cloned()
-        .ok_or_else(|| Error::internal("the chosen backup is not in the catalog"))?;
-    if held.record.is_damaged() {
-        warnings.push(format!("backup {} has damaged pages: what they held is lost", held.record.id));
-    }
+    let held = chosen_backup(&archive, &located, &mut warnings)?;
     let index = archive.index(&held, task.identities.as_ref(), BackupIndex::read).await?;
     located.asked = index::more_than_had(located.asked, &index);
     let major = held.record.major().unwrap_or(PgMajor(0));
@@ -121,11 +115,7 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
         .await?
         .at(task.priority);
     let (place, service) = look(task, &state, &held, &located, &index, &tools).await?;
-    place::refuse(task.request, system, major, &place)?;
-    if let Some(service) = &service {
-        service.refuse_other_managers()?;
-        survey::refuse_stale_targets(service)?;
-    }
+    refuse(task, system, &held.record, &place, service.as_ref())?;
     let recovery = recovery_plan(task, &archive, &wal, &chosen, &path, &located, system, size);
     let repository = held.repositories.first().cloned();
     let found = Found {
@@ -148,7 +138,43 @@ pub async fn run(task: &Task<'_>) -> Result<Prepared> {
     if part.is_none() {
         plan.estimate = expected(task, &archive, &plan, seconds).await?;
     }
-    Ok(Prepared { plan, part, archive, wal, local, chosen, path, located, held, index, tools, service, seconds })
+    Ok(Prepared {
+        plan,
+        part,
+        archive,
+        wal,
+        local,
+        chosen,
+        path,
+        located,
+        held,
+        index,
+        tools,
+        service,
+        seconds,
+    })
+}
+
+fn refuse(
+    task: &Task<'_>,
+    system: SystemId,
+    record: &BackupRecord,
+    place: &PlaceFacts,
+    service: Option<&Service>,
+) -> Result<()> {
+    place::refuse(task.request, system, record.major().unwrap_or(PgMajor(0)), place)?;
+    let Some(service) = service else { return Ok(()) };
+    service.refuse_other_managers()?;
+    survey::refuse_stale_targets(service)
+}
+
+fn chosen_backup(archive: &Archive, located: &Located, warnings: &mut Vec<String>) -> Result<Held> {
+    let held = archive.backups.get(&located.backup.id).cloned();
+    let held = held.ok_or_else(|| Error::internal("the chosen backup is not in the catalog"))?;
+    if held.record.is_damaged() {
+        warnings.push(format!("backup {} has damaged pages: what they held is lost", held.record.id));
+    }
+    Ok(held)
 }
 
 /// How long it will take, from how long earlier ones took.

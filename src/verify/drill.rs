@@ -253,7 +253,10 @@ async fn attempt(
     let part = prepared.part.clone();
     if let Some(part) = &part {
         part::announce(part, report);
-        drill.progress.note(&format!("there is no room for {} of it: only a part is restored", human::size(part.missing())));
+        drill.progress.note(&format!(
+            "there is no room for {} of it: only a part is restored",
+            human::size(part.missing())
+        ));
     }
     *place = Some(Place::make(work, &drill.owner).await?);
     failpoint::reach("drill-after-place")?;

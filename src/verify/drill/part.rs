@@ -47,11 +47,12 @@ fn tell(mut part: PartOf, report: &mut Report) {
     part.left_out.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
     let bytes: u64 = part.left_out.iter().map(|database| database.bytes).sum();
     let planned = part.restored.len() + part.left_out.len();
-    let check = Check::new("base backup", WHOLE, format!("{planned} databases")).essential().unproved(format!(
-        "left out, for the scratch directory has no room for {} more: {}",
-        human::size(bytes),
-        part.left_out_text()
-    ));
+    let check =
+        Check::new("base backup", WHOLE, format!("{planned} databases")).essential().unproved(format!(
+            "left out, for the scratch directory has no room for {} more: {}",
+            human::size(bytes),
+            part.left_out_text()
+        ));
     report.checks.retain(|known| (known.of.as_str(), known.name.as_str()) != ("base backup", WHOLE));
     report.checks.insert(0, check);
     if let Some(recovered) = &mut report.recovered {
@@ -91,7 +92,8 @@ pub(super) async fn look(opened: &Opened, part: &Part, report: &mut Report) -> R
 }
 
 fn pages(found: &InvalidPages) -> Check {
-    let check = Check::new("recovery", "every page that WAL changes is there", "in all that was restored").essential();
+    let check = Check::new("recovery", "every page that WAL changes is there", "in all that was restored")
+        .essential();
     if found.wrong > 0 {
         let mut words = vec![format!("WAL asked {} times for a page that is not there", found.wrong)];
         words.extend(found.examples.iter().cloned());
@@ -119,7 +121,8 @@ pub(super) fn askable(
 /// A part that is back in time says nothing of the whole; one that is late says enough.
 pub(super) fn objective(whole: Objective) -> Objective {
     let meaning = "until a part of the cluster was open, on this host; the whole takes longer".to_owned();
-    let verdict = whole.verdict.map(|verdict| if verdict == Verdict::Holds { Verdict::Unproved } else { verdict });
+    let verdict =
+        whole.verdict.map(|verdict| if verdict == Verdict::Holds { Verdict::Unproved } else { verdict });
     Objective { verdict, meaning, ..whole }
 }
 

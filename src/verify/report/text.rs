@@ -77,7 +77,10 @@ pub(super) fn facts(report: &Report) -> Vec<(&'static str, String)> {
     let Some(recovered) = &report.recovered else { return facts };
     if let Some(part) = &recovered.part {
         facts.push(("Restored, a part", part.restored_text()));
-        facts.push(("LEFT OUT for lack of room", format!("{}; nothing is proved of it", part.left_out_text())));
+        facts.push((
+            "LEFT OUT for lack of room",
+            format!("{}; nothing is proved of it", part.left_out_text()),
+        ));
     }
     facts.push(("Target", format!("{} ({})", recovered.target, recovered.chosen)));
     for stretch in &recovered.stretches {
