@@ -166,7 +166,11 @@ impl PartOf {
     /// For people: some of them by name.
     pub fn left_out_text(&self) -> String {
         let all = self.left_out.iter();
-        first(all.map(|database| format!("{} ({})", database.name, human::size(database.bytes))))
+        first(all.map(|database| match database.bytes {
+            // WAL made it: the backup knows no size.
+            0 => database.name.clone(),
+            bytes => format!("{} ({})", database.name, human::size(bytes)),
+        }))
     }
     pub fn restored_text(&self) -> String {
         format!("{} ({})", first(self.restored.iter().cloned()), human::size(self.restored_bytes))

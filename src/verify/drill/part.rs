@@ -101,7 +101,7 @@ fn pages(found: &InvalidPages) -> Check {
     }
     let besides = match found.expected {
         0 => String::new(),
-        n => format!(" (of databases that were left out: {n} times not, as was to be expected)"),
+        n => format!("; {n} times one of a database that was left out was, as was to be expected"),
     };
     check.found(true, format!("no page was missing{besides}"))
 }
@@ -140,7 +140,7 @@ mod tests {
     fn a_page_that_is_missing_in_what_was_restored_fails_the_proof_and_is_named() {
         let none = pages(&InvalidPages { expected: 7, ..InvalidPages::default() });
         assert_eq!(none.verdict, Verdict::Holds);
-        assert!(none.found.contains("left out: 7 times"), "{}", none.found);
+        assert!(none.found.contains("7 times one of a database that was left out"), "{}", none.found);
         let page = "page 3 of relation base/5/16385 is uninitialized".to_owned();
         let some = pages(&InvalidPages { expected: 7, wrong: 2, examples: vec![page.clone()] });
         assert_eq!(some.verdict, Verdict::Fails);
