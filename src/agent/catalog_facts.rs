@@ -40,6 +40,9 @@ impl Default for News {
 }
 
 impl News {
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
     pub fn tell(&self) {
         self.0.send_modify(|count| *count += 1);
     }
@@ -95,7 +98,7 @@ impl Reader {
 
     async fn run(mut self) -> Result<()> {
         let shutdown = self.hub().shutdown.clone();
-        let mut news = self.services.news.0.subscribe();
+        let mut news = self.services.news.subscribe();
         loop {
             news.mark_unchanged();
             let signs = self.signs();

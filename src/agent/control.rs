@@ -60,7 +60,7 @@ pub enum Request {
     Status,
     /// `wal push`: is this file archived?
     Push(archiver::push::Question),
-    /// There is a new backup: it is looked for at once.
+    /// There is a new backup, or a new proof: it is looked for at once.
     BackupNews,
     /// What is wrong now.
     Alerts,

@@ -1,5 +1,5 @@
 //! What drills, restore tests and restores have measured and proved, on the board: from the reports in the repositories and on
-//! this host. Read every [`INTERVAL`] and as soon as a job of the cluster has ended.
+//! this host. Read every [`INTERVAL`], as soon as a job of the cluster has ended, and when a command says that there is news.
 //!
 //! A repository that fails leaves its reports out of one look, and what was known of the last proof stays.
 
@@ -51,7 +51,9 @@ async fn watch(services: Services, cluster: ClusterName) -> Result<()> {
     let objectives = Objectives::of(&hub.config);
     hub.board.cluster(&cluster, |facts| facts.objectives = objectives);
     let trust = access::trust(&hub.config)?;
+    let mut news = services.news.subscribe();
     loop {
+        news.mark_unchanged();
         let ends = ends(hub, &cluster);
         let looked = async {
             let opened = services.stores.get().await;
@@ -76,6 +78,7 @@ async fn watch(services: Services, cluster: ClusterName) -> Result<()> {
         tokio::select! {
             () = hub.shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(INTERVAL) => {}
+            _ = news.changed() => {}
             () = has_ended => {}
         }
     }

@@ -17,7 +17,7 @@ pub struct Services {
     pub archivers: Archivers,
     /// Runs, which outlive a generation.
     pub jobs: Jobs,
-    /// Said when there may be a new backup.
+    /// Said when there may be a new backup or a new proof.
     pub news: News,
     pub prefetchers: Prefetchers,
     /// Counts the configurations that this process has worked with, from 1.

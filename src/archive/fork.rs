@@ -52,17 +52,32 @@ pub async fn choose(
     };
     let start = Lsn(segment.start(size).0.saturating_sub(size.bytes()));
     let before = summary(source, before, start, size).await?;
-    let mut continuing = Vec::new();
+    let (mut continuing, mut unreadable) = (Vec::new(), None);
     for candidate in &candidates {
-        let next = summary(source, candidate, segment.start(size), size).await?;
-        if before.is_continued_by(&next) == Some(true) {
-            continuing.push(candidate.digest);
+        match summary(source, candidate, segment.start(size), size).await {
+            Ok(next) if before.is_continued_by(&next) == Some(true) => continuing.push(candidate.digest),
+            Ok(_) => {}
+            // Nothing can be replayed from it, so it is no rival of one that continues.
+            Err(e) if e.code() == Code::Damaged => {
+                tracing::warn!(%segment, digest = %candidate.digest, "one of several contents cannot be read: {e}");
+                unreadable = Some(e);
+            }
+            Err(e) => return Err(e),
         }
     }
-    match continuing.as_slice() {
-        [digest] => Ok(*digest),
-        [] => Err(undecided(source, &candidates, segment, "none of them continues the segment before").await),
-        _ => {
+    match (continuing.as_slice(), unreadable) {
+        ([digest], _) => Ok(*digest),
+        // It may be the one.
+        ([], Some(damaged)) => Err(damaged
+            .while_doing(format!(
+                "of several contents of {segment} none that can be read continues the segment before"
+            ))
+            .hint("another repository may have a whole copy: --repo NAME, or pgkeep verify --heal")
+            .see("wal-missing-or-damaged.md")),
+        ([], None) => {
+            Err(undecided(source, &candidates, segment, "none of them continues the segment before").await)
+        }
+        (_, _) => {
             Err(undecided(source, &candidates, segment, "several of them continue the segment before").await)
         }
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 
 use super::context::{Context, Outcome};
+use crate::agent::control::{Request, client};
 use crate::archive::source;
 use crate::codec::Identities;
 use crate::config::Config;
@@ -50,7 +51,7 @@ pub struct Args {
 /// What a drill and a restore test have in common.
 #[derive(Debug, ClapArgs)]
 pub struct Common {
-    /// Where the instance is made; it needs the room of the whole cluster.
+    /// Where the instance is made. A drill needs the room of the whole cluster; a restore test proves what there is room for.
     #[arg(long, value_name = "DIR")]
     scratch_dir: Option<PathBuf>,
     /// Where the report is written, instead of reports in the state directory.
@@ -143,6 +144,9 @@ pub fn carry_out(
         // What was found is shown, whatever becomes of its files.
         let written = write(ctx, &config, &mut report, report_dir.as_deref()).await;
         let written = written.map_err(|e| report.notes.push(format!("the report was not written: {e}"))).ok();
+        if report.kit.is_none() {
+            client::tell(&config.agent.socket, &Request::BackupNews).await;
+        }
         Ok::<_, Error>((report, written))
     });
     runtime.shutdown_background();

@@ -83,6 +83,7 @@ pub async fn run(drill: &Drill<'_>) -> Result<Report> {
     for left in scratch::remove_leftovers(&drill.scratch).await? {
         drill.progress.note(&format!("removed what a killed run left: {}", left.display()));
     }
+    room::refuse_without_reserve(&drill.scratch, drill.config.proof.reserve)?;
     let started_at = drill.clock.now();
     let mut report = Report::new(drill.kind, &drill.cluster.name, drill.only, started_at);
     let work = scratch::choose(&drill.scratch, drill.purpose(), started_at);
@@ -141,7 +142,7 @@ fn says_nothing_of_backups(code: Code) -> bool {
     )
 }
 
-fn ended_by_signal(kind: Kind) -> Error {
+pub(super) fn ended_by_signal(kind: Kind) -> Error {
     Error::new(Code::Cancelled, format!("the {} was ended by a signal, and nothing is proved", kind.words()))
         .hint("what it had made is removed; run it again when there is time")
 }

@@ -53,8 +53,7 @@ pub async fn run(test: &Drill<'_>) -> Result<Report> {
     let done = tokio::select! {
         done = work => done,
         () = test.cancel.cancelled() => {
-            let what = "the restore test was ended by a signal, and nothing is proved";
-            Err(Error::new(Code::Cancelled, what))
+            Err(drill::ended_by_signal(test.kind))
         }
     };
     // Ended in the middle, its place is a leftover.

@@ -9,11 +9,31 @@ use crate::restore::space::Need;
 use crate::restore::survey;
 use crate::util::human;
 
+const MORE_ROOM: &str = "free some space there, name another directory with --scratch-dir or scratch_directory in [restore], or lower `reserve` in [proof]";
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Bytes free for us on the file system of a path, or of what will be its parent.
 pub fn available(path: &Path) -> Result<u64> {
     Ok(survey::disk(path)?.available)
+}
+
+/// Refuses to begin where not even the reserve is free.
+pub fn refuse_without_reserve(path: &Path, reserve: u64) -> Result<()> {
+    let free = available(path)?;
+    if free >= reserve {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::NoSpace,
+        format!(
+            "nothing was begun: {} are free, and {} are to be left free",
+            human::size(free),
+            human::size(reserve)
+        ),
+    )
+    .at(path.display())
+    .hint(MORE_ROOM)
+    .see("drill-failed.md"))
 }
 
 /// Refuses to begin where what is needed leaves less than the reserve.
@@ -30,7 +50,8 @@ pub fn refuse_without(needs: &[Need], reserve: u64) -> Result<()> {
             ),
         )
         .at(short.path.display())
-        .hint("free some space there, name another directory with --scratch-dir or scratch_directory in [restore], or lower `reserve` in [proof]")),
+        .hint(MORE_ROOM)
+        .see("drill-failed.md")),
     }
 }
 
@@ -47,7 +68,8 @@ pub async fn watch(paths: Vec<PathBuf>, reserve: u64) -> Error {
                     format!("the disk has {} left, and {} are to be left free", human::size(free), human::size(reserve)),
                 )
                 .at(path.display())
-                .hint("it was ended so that nobody else runs out of room; `reserve` in [proof] says how much that is");
+                .hint("it was ended so that nobody else runs out of room; `reserve` in [proof] says how much that is")
+                .see("drill-failed.md");
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -64,6 +86,8 @@ mod tests {
         assert!(refuse_without(&[need(10, 30), need(5, 25)], 20).is_ok());
         assert_eq!(refuse_without(&[need(10, 30), need(6, 25)], 20).unwrap_err().code(), Code::NoSpace);
         assert!(refuse_without(&[need(u64::MAX, 1)], u64::MAX).is_err());
+        assert!(refuse_without_reserve(Path::new("/tmp"), 1).is_ok());
+        assert_eq!(refuse_without_reserve(Path::new("/tmp"), u64::MAX).unwrap_err().code(), Code::NoSpace);
     }
 
     #[tokio::test]

@@ -151,6 +151,16 @@ fn of_two_contents_the_one_that_continues_its_predecessor_is_taken_and_nothing_i
     stranger[40 + 8] ^= 0xff;
     other(&stranger);
     delivers(&env, &env.pgkeep, &names[1], &bytes[1]);
+    // One that nobody can read is no rival; where the other one is the stranger's, it may be the one.
+    let key = env.repo().find(&["/wal/", &names[1], &digest_of(&bytes[1]).to_string()]);
+    let junk = key.replace(&digest_of(&bytes[1]).to_string(), &digest_of(b"junk").to_string());
+    env.repo().write(&junk, b"junk");
+    delivers(&env, &env.pgkeep, &names[1], &bytes[1]);
+    let kept = env.repo().read(&key);
+    env.repo().delete(&key);
+    ends_with(&env, &env.pgkeep, &names[1], 200).says("none that can be read continues").says("--heal");
+    env.repo().write(&key, &kept);
+    env.repo().delete(&junk);
     // One that differs only after its last record: both continue.
     let mut twin = bytes[1].clone();
     *twin.last_mut().unwrap() ^= 1;

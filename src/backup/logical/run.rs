@@ -23,6 +23,9 @@ use crate::repository::record::{BackupRecord, LogicalBackup, ObjectEntry};
 use crate::util::clock::Stopwatch;
 use crate::util::{failpoint, host};
 
+/// What is typed as in SQL is folded as in SQL.
+const QUOTES: &str = "names are in lower case unless they stand in double quotes: \"Order\"";
+
 pub(super) struct Run<'a> {
     pub(super) request: &'a LogicalRequest<'a>,
     pub(super) ready: Ready,
@@ -117,11 +120,13 @@ impl Run<'_> {
         }
         if gathered.databases.is_empty() {
             let patterns: Vec<String> = self.patterns().iter().map(ToString::to_string).collect();
-            return Err(Error::new(Code::Usage, "no table is called so").at(patterns.join(", ")));
+            return Err(Error::new(Code::Usage, "no table is called so")
+                .at(patterns.join(", "))
+                .hint(QUOTES));
         }
         // A critical table that was renamed must not go missing without a word.
         let missed = self.patterns().iter().filter(|p| !matched.contains(&p.to_string()));
-        gathered.warnings.extend(missed.map(|p| format!("no table is called {p}")));
+        gathered.warnings.extend(missed.map(|p| format!("no table is called {p} ({QUOTES})")));
         let unused = self.filters().iter().filter(|f| !gathered.has_table(f));
         let unused: Vec<String> =
             unused.map(|f| format!("no table for the condition on {}", f.tables)).collect();

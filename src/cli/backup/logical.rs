@@ -2,6 +2,7 @@
 
 use super::summary::Summary;
 use super::{BackupArgs, Kind};
+use crate::agent::control::{Request, client};
 use crate::backup::{LogicalReport, LogicalRequest, LogicalWork, TablesWork, logical};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::report;
@@ -97,6 +98,9 @@ pub(super) fn run(
     };
     let runtime = ctx.runtime_of_one()?;
     let done = runtime.block_on(logical(request));
+    if done.is_ok() {
+        runtime.block_on(client::tell(&config.agent.socket, &Request::BackupNews));
+    }
     // A store that hangs must not hold the process: what is unfinished is aborted or left unreferenced.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     let done = done?;

@@ -86,7 +86,12 @@ async fn open_one(
             Code::WrongKey => {
                 Error::new(Code::WrongKey, format!("the identity does not open the backup {id}"))
                     .at(place)
-                    .hint(format!("it is encrypted to {}", entry.record.recipients.join(", ")))
+                    .hint(format!(
+                        "it is the newest of its kind, and encrypted to {}: bring that identity, too, or take a new one \
+                         (pgkeep backup {}) and make the kit again",
+                        entry.record.recipients.join(", "),
+                        entry.record.kind.as_str()
+                    ))
                     .because(e)
             }
             _ => e,

@@ -127,9 +127,13 @@ pub(super) fn times(report: &Report) -> Vec<String> {
     }
     match (&report.estimate, report.measured.as_ref().and_then(Measured::error)) {
         (Some(estimate), error) => {
-            let off = error.map(|e| format!(" This one was off by {:.0} %.", e * 100.0)).unwrap_or_default();
-            words.push(format!("Estimated before: {}.{off}", estimate.text()));
+            let times = report.measured.as_ref().map_or(0.0, Measured::seconds) / estimate.seconds.max(0.001);
+            let off = error.map(|e| {
+                format!(" It took {times:.1} times as long: the estimate was off by {:.0} %.", e * 100.0)
+            });
+            words.push(format!("Estimated before: {}.{}", estimate.text(), off.unwrap_or_default()));
         }
+        (None, _) if report.measured.is_none() => {}
         (None, _) => {
             words.push("Nothing could be estimated before: no restore had been measured.".to_owned());
         }
