@@ -236,6 +236,8 @@ fn jobs_drill_and_test_and_what_they_prove_is_on_the_screen() {
     let status = || env.pgkeep.run(["status"]).stdout;
     eventually("the proofs are on the screen", SOON, || status().contains("measured by 2 restores"));
     assert!(status().contains("last proof   ") && !status().contains("none yet"), "{}", status());
+    env.pgkeep.run(["drill"]).ok();
+    eventually("one by hand is, too", SOON, || status().contains("measured by 3 restores"));
     // What integrity may find and nobody looked at: the alert names the backup and the page.
     let dump = env.repo().find(&["/dump/", "app"]);
     env.repo().flip_a_bit(&dump);
@@ -250,7 +252,7 @@ fn jobs_drill_and_test_and_what_they_prove_is_on_the_screen() {
     agent.terminate();
     // Without an agent the same is found in the repository.
     let status = status();
-    assert!(status.contains("measured by 3 restores") && !status.contains("none yet"), "{status}");
+    assert!(status.contains("measured by 4 restores") && !status.contains("none yet"), "{status}");
     let reports = env.repo().list_under("main/reports/");
     let drill = reports.iter().find(|key| key.ends_with("-drill.json")).unwrap();
     let report: Value = serde_json::from_slice(&env.repo().read(drill)).unwrap();

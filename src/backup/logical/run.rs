@@ -26,6 +26,13 @@ use crate::util::{failpoint, host};
 /// What is typed as in SQL is folded as in SQL.
 const QUOTES: &str = "names are in lower case unless they stand in double quotes: \"Order\"";
 
+fn not_called(pattern: &TablePattern) -> String {
+    let text = pattern.to_string();
+    let folded = !text.contains('"') && text.chars().any(char::is_uppercase);
+    let why = if folded { format!(" ({QUOTES})") } else { String::new() };
+    format!("no table is called {text}{why}")
+}
+
 pub(super) struct Run<'a> {
     pub(super) request: &'a LogicalRequest<'a>,
     pub(super) ready: Ready,
@@ -126,7 +133,7 @@ impl Run<'_> {
         }
         // A critical table that was renamed must not go missing without a word.
         let missed = self.patterns().iter().filter(|p| !matched.contains(&p.to_string()));
-        gathered.warnings.extend(missed.map(|p| format!("no table is called {p} ({QUOTES})")));
+        gathered.warnings.extend(missed.map(|p| not_called(p)));
         let unused = self.filters().iter().filter(|f| !gathered.has_table(f));
         let unused: Vec<String> =
             unused.map(|f| format!("no table for the condition on {}", f.tables)).collect();
