@@ -163,8 +163,17 @@ fn summary(repository: &RepositoryReport) -> String {
         1 => line.push_str("; 1 backup is marked as expiring"),
         n => line.push_str(&format!("; {n} backups are marked as expiring")),
     }
+    for id in &repository.absent {
+        line.push_str(&format!("; {id} is not here"));
+    }
+    let healed = repository.healed.len();
+    if healed > 0 {
+        line.push_str(&format!("; {healed} healed"));
+    }
     line.push_str(match (repository.findings.len(), &repository.interrupted) {
         (_, Some(_)) => "; ended early",
+        (0, None) if healed > 0 => "; nothing else wrong",
+        (0, None) if !repository.absent.is_empty() => "; nothing wrong with what was looked at",
         (0, None) => "; nothing wrong",
         (1, None) => "; 1 finding",
         _ => "; findings above",
@@ -181,6 +190,7 @@ fn document(done: &Report) -> Value {
             "findings": r.findings,
             "healed": r.healed,
             "expiring": r.expiring,
+            "absent": r.absent,
             "unproved": r.unproved,
             "left": { "objects": r.left.0, "bytes": r.left.1 },
             "oldest_check": r.oldest,

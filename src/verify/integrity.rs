@@ -137,6 +137,8 @@ pub struct RepositoryReport {
     pub oldest: Option<Timestamp>,
     /// Backups that are marked as expiring and not gone yet.
     pub expiring: u64,
+    /// Backups that were asked for and are not here.
+    pub absent: Vec<BackupId>,
     pub notes: Vec<String>,
     /// Why it ended before its end.
     pub interrupted: Option<Error>,
@@ -194,10 +196,8 @@ pub async fn verify(request: &Request<'_>) -> Result<Report> {
 /// A backup that was asked for by name and is nowhere is no success.
 fn known_ids(request: &Request<'_>, report: &Report) -> Result<()> {
     let Scope::Backups { ids, .. } = &request.scope else { return Ok(()) };
-    let missing = |id: &&BackupId| {
-        let text = format!("backup {id} is not in this repository");
-        report.repositories.iter().all(|r| r.interrupted.is_none() && r.notes.contains(&text))
-    };
+    let missing =
+        |id: &&BackupId| report.repositories.iter().all(|r| r.interrupted.is_none() && r.absent.contains(id));
     match ids.iter().find(missing) {
         Some(id) if report.unavailable.is_empty() => {
             Err(Error::new(crate::error::Code::NoBackup, "there is no such backup")

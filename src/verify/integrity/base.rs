@@ -26,7 +26,7 @@ const LARGEST_MANIFEST: u64 = 1 << 30;
 struct Member {
     pack: u32,
     size: u64,
-    /// None for directories, which no manifest has.
+    /// None for directories, which no manifest has, and where there is no manifest.
     sha256: Option<Digest>,
 }
 
@@ -55,8 +55,12 @@ pub(super) fn read_index(mut opened: impl Read, place: &str) -> Result<BackupInd
 }
 
 impl BaseFacts {
-    /// Holds index, manifest and record against each other.
-    pub(super) fn of(record: &BackupRecord, index: BackupIndex, manifest: &Manifest) -> Checked<Self> {
+    /// Holds index, manifest and record against each other; without a manifest what is left of them.
+    pub(super) fn of(
+        record: &BackupRecord,
+        index: BackupIndex,
+        manifest: Option<&Manifest>,
+    ) -> Checked<Self> {
         let wrong = |what: String| Err(Trouble::wrong(Kind::Inconsistent, what));
         let recorded: BTreeSet<&str> =
             record.objects.iter().map(|o| o.key.as_str()).filter(|key| backup::is_pack(key)).collect();
@@ -64,7 +68,7 @@ impl BaseFacts {
         if let Some(key) = recorded.symmetric_difference(&indexed).next() {
             return wrong(format!("{key} is in only one of the record and the index"));
         }
-        if manifest.system_identifier.is_some_and(|id| id != record.system_identifier) {
+        if manifest.and_then(|m| m.system_identifier).is_some_and(|id| id != record.system_identifier) {
             return Err(Trouble::wrong(Kind::Foreign, "the manifest is another cluster's"));
         }
         let mut counts = vec![0; index.packs.len()];
@@ -79,7 +83,7 @@ impl BaseFacts {
                 return wrong(format!("the index has {} twice", member.name.lossy()));
             }
         }
-        for file in &manifest.files {
+        for file in manifest.iter().flat_map(|manifest| &manifest.files) {
             match members.get_mut(file.name.as_bytes()) {
                 Some(member) if member.size == file.size => member.sha256 = Some(file.sha256),
                 Some(member) => {

@@ -22,6 +22,8 @@ pub(super) struct Gap {
     pub(super) before: Option<BackupPoint>,
     /// The oldest that begins behind it.
     pub(super) after: Option<BackupPoint>,
+    /// Where later pieces of the same, unfinished segment go on.
+    pub(super) piece: Option<Lsn>,
 }
 
 /// A base backup whose own WAL is not there.
@@ -155,7 +157,10 @@ impl Known<'_> {
             let (before, after) = (before.map(|p| (*p).clone()), after.map(|p| (*p).clone()));
             let damaged =
                 hole.damaged || self.bad.iter().any(|content| content.segment() == Some(hole.first_missing));
-            gaps.push(Gap { timeline, hole: Hole { damaged, ..hole }, before, after });
+            let start_of = hole.first_missing.start(self.size);
+            let heads = self.listing.heads(hole.first_missing).iter();
+            let piece = heads.map(|h| start_of.plus(u64::from(h.from))).filter(|lsn| *lsn > hole.from).min();
+            gaps.push(Gap { timeline, hole: Hole { damaged, ..hole }, before, after, piece });
             match to {
                 Some(to) => start = to,
                 None => break,
@@ -306,6 +311,18 @@ mod tests {
         let gaps = look(&whole(1, 2..=9), &[backup(3)], &[bad], &Memory::default());
         assert_eq!(gaps.incomplete[0].missing, name(1, 3));
         assert!(gaps.incomplete[0].damaged && gaps.holes[0].hole.damaged);
+    }
+
+    #[test]
+    fn a_piece_that_is_missing_of_an_unfinished_segment_is_told_from_where_to_where() {
+        let head = |from, to| WalObjectName::Head { segment: name(1, 5), from, to, digest: DIGEST };
+        let mut names = whole(1, 3..=4);
+        names.extend([head(0, 1000), head(4000, 5000)]);
+        let gaps = look(&names, &[backup(3)], &[], &Memory::default());
+        assert_eq!(gaps.holes.len(), 1);
+        let (what, _) = crate::verify::integrity::impact::of_gap(&gaps.holes[0]);
+        let piece = format!("of this unfinished segment, from {} to {},", at(5, 1000), at(5, 4000));
+        assert!(what.contains(&piece) && !what.contains(&name(1, 5).to_string()), "{what}");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+mod whole;
+
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -17,10 +19,9 @@ use super::items::Item;
 use super::reading::{Stream, Trouble};
 use super::records::{About, Survey, Wrong};
 use super::run::Cx;
-use super::signed;
 use super::wal::{Content, WalHoldings, WalItem};
 use crate::error::{Code, Error, Result};
-use crate::model::{BackupId, Digest, RepoName, SegmentName, SystemId, WalFileName};
+use crate::model::{Digest, RepoName, SegmentName, SystemId, WalFileName};
 use crate::repository::Repository;
 use crate::repository::keys::{self, backup};
 use crate::repository::record::ObjectEntry;
@@ -57,6 +58,9 @@ pub(super) struct Outcome {
     /// Keys about which nothing is wrong any more.
     pub(super) mended: Vec<String>,
     pub(super) notes: Vec<String>,
+    pub(super) unproved: Vec<String>,
+    /// What is wrong with what was brought back.
+    pub(super) wrong: Vec<Wrong>,
 }
 
 pub(super) async fn heal(cx: &Cx<'_>, subject: &Subject<'_>, wrong: &[Wrong]) -> Result<Outcome> {
@@ -67,11 +71,21 @@ pub(super) async fn heal(cx: &Cx<'_>, subject: &Subject<'_>, wrong: &[Wrong]) ->
     }
     for wrong in wrong.iter().filter(|wrong| can_be_healed(wrong.kind)) {
         let healed = match &wrong.about {
-            About::Backup(id, None) => record(cx, id).await,
+            // The key says whose record it is: a backup is told of another one that it needs, too.
+            About::Backup(..)
+                if backup::parse(cx.cluster, &wrong.key).is_some_and(|(_, k)| k == backup::RECORD) =>
+            {
+                if outcome.mended.contains(&wrong.key) {
+                    continue;
+                }
+                let Some((id, _)) = backup::parse(cx.cluster, &wrong.key) else { continue };
+                whole::backup(cx, subject.survey, &id, &mut outcome).await
+            }
+            About::Backup(_, None) => continue,
             About::Backup(id, Some(relative)) => {
                 let entry = subject.survey.by_id(id).and_then(|e| e.record.object(relative));
                 match entry {
-                    Some(entry) => object(cx, wrong, entry).await,
+                    Some(entry) => object(cx, &wrong.key, entry).await,
                     None => continue,
                 }
             }
@@ -126,7 +140,7 @@ impl Outcome {
     }
 }
 
-fn can_be_healed(kind: Kind) -> bool {
+pub(super) fn can_be_healed(kind: Kind) -> bool {
     match kind {
         Kind::Missing
         | Kind::WrongLength
@@ -141,20 +155,6 @@ fn can_be_healed(kind: Kind) -> bool {
         | Kind::WalShorter
         | Kind::Conflict => false,
     }
-}
-
-/// A backup's record and signature, from a repository where they are trusted. Its objects are looked at by the next run.
-async fn record(cx: &Cx<'_>, id: &BackupId) -> Result<Option<Healed>> {
-    let key = backup::record(cx.cluster, id);
-    let signature_key = backup::signature(cx.cluster, id);
-    for other in &cx.others {
-        let Ok(bytes) = signed::read(other, &key, cx.trust).await else { continue };
-        let signature = storage::get_bytes(&*other.storage, &signature_key, LARGEST_SIGNATURE).await?;
-        put_beside(cx, &signature_key, signature).await?;
-        let replacement = put_beside(cx, &key, bytes).await?;
-        return Ok(Some(healed(cx, &key, replacement, other)));
-    }
-    Ok(None)
 }
 
 /// Under its own name where that is free; beside it where something else is there.
@@ -179,12 +179,12 @@ async fn target(cx: &Cx<'_>, key: &str, digest: Digest) -> Result<String> {
 }
 
 /// An object of a backup.
-async fn object(cx: &Cx<'_>, wrong: &Wrong, entry: &ObjectEntry) -> Result<Option<Healed>> {
-    let replacement = target(cx, &wrong.key, entry.sha256).await?;
+async fn object(cx: &Cx<'_>, key: &str, entry: &ObjectEntry) -> Result<Option<Healed>> {
+    let replacement = target(cx, key, entry.sha256).await?;
     for other in &cx.others {
-        for from in [wrong.key.clone(), backup::healed(&wrong.key, entry.sha256)] {
+        for from in [key.to_owned(), backup::healed(key, entry.sha256)] {
             match copy(cx, other, &from, &replacement, entry.bytes, entry.sha256).await {
-                Ok(()) => return Ok(Some(healed(cx, &wrong.key, replacement, other))),
+                Ok(()) => return Ok(Some(healed(cx, key, replacement, other))),
                 Err(e) if no_good_copy(&e) => {}
                 Err(e) => return Err(e),
             }

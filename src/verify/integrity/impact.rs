@@ -1,10 +1,13 @@
 //! What something wrong means, and for which restores. Pure.
 
+use std::collections::BTreeSet;
+
 use super::finding::Kind;
 use super::gaps::{Gap, Incomplete, Shorter};
+use super::heal::can_be_healed;
 use super::records::{About, Survey, Wrong};
 use super::wal::Content;
-use crate::model::{BackupId, BackupKind, SystemId, TimelineId, Timestamp, WalFileName};
+use crate::model::{BackupId, BackupKind, RepoName, SystemId, TimelineId, Timestamp, WalFileName};
 use crate::repository::catalog::CatalogEntry;
 use crate::repository::keys::backup;
 use crate::repository::record::BackupRecord;
@@ -14,10 +17,37 @@ pub(super) struct Impact<'a> {
     pub(super) survey: &'a Survey,
     /// Backups that no restore can use any more.
     pub(super) lost: &'a [BackupId],
+    /// Other repositories that answer and from which nothing was healed yet.
+    pub(super) others: &'a [&'a RepoName],
 }
 
 impl Impact<'_> {
     pub(super) fn of(&self, wrong: &Wrong) -> String {
+        let can = matches!(wrong.about, About::Backup(..) | About::Wal(..)) && can_be_healed(wrong.kind);
+        let elsewhere = if can { self.elsewhere() } else { String::new() };
+        self.means(wrong) + &elsewhere
+    }
+
+    /// The same of what a look at WAL as a whole found.
+    pub(super) fn of_whole(&self, kind: Kind) -> String {
+        let can = matches!(kind, Kind::Missing | Kind::WalHole | Kind::WalIncomplete | Kind::WalShorter);
+        if can { self.elsewhere() } else { String::new() }
+    }
+
+    fn elsewhere(&self) -> String {
+        let names: Vec<&str> = self.others.iter().map(|name| name.as_str()).collect();
+        if names.is_empty() {
+            return String::new();
+        }
+        format!("; `pgkeep verify --heal` brings it from {} if that one has it whole", names.join(" or "))
+    }
+
+    fn means(&self, wrong: &Wrong) -> String {
+        if wrong.kind == Kind::WrongKey
+            && let Some(text) = self.wrong_key(&wrong.about)
+        {
+            return text;
+        }
         match &wrong.about {
             About::Repository => "restores do not need it; `pgkeep init` writes it again".to_owned(),
             About::System(id) => format!(
@@ -40,9 +70,42 @@ impl Impact<'_> {
             },
             About::Backup(id, Some(key)) => match self.survey.by_id(id) {
                 Some(entry) => self.object(&entry.record, key),
-                None => String::new(),
+                None => format!("what is in it cannot be restored from {id}"),
             },
         }
+    }
+
+    /// Where no identity here opens anything of it: that is this host's trouble, and not the repository's.
+    fn wrong_key(&self, about: &About) -> Option<String> {
+        let mine = |entry: &&CatalogEntry| match about {
+            About::Backup(id, None) => entry.record.id == *id,
+            About::System(system) => entry.record.system_identifier == *system,
+            _ => false,
+        };
+        let what = match about {
+            About::Backup(_, None) => "nothing of this backup can be restored",
+            About::System(_) => "none of this WAL can be replayed",
+            _ => return None,
+        };
+        let recipients: BTreeSet<&str> = self
+            .survey
+            .trusted()
+            .filter(mine)
+            .flat_map(|e| &e.record.recipients)
+            .map(String::as_str)
+            .collect();
+        let recipients: Vec<&str> = recipients.into_iter().collect();
+        let whose = match (recipients.as_slice(), about) {
+            ([], _) => "the one that it was encrypted to".to_owned(),
+            (all, About::System(_)) => {
+                format!("the one that belongs to {} (which its backups are encrypted to)", all.join(" or "))
+            }
+            (all, _) => format!("the one that belongs to {}", all.join(" or ")),
+        };
+        Some(format!(
+            "with the identity of this host {what}, with the right one it can: bring {whose} into \
+             `encryption.identity_file`"
+        ))
     }
 
     fn object(&self, record: &BackupRecord, key: &str) -> String {
@@ -90,8 +153,8 @@ impl Impact<'_> {
         let newer = others.iter().find(|(at, _)| *at > mine);
         if !record.kind.is_base() {
             return match newer.or(older) {
-                Some((at, id)) => format!("; the nearest other one is {id} of {}", at.human()),
-                None => format!("; there is no other {} here", record.kind),
+                Some((at, id)) => nearest(id, &format!(" of {}", at.human())),
+                None => format!("; there is no other {} here", noun(record.kind)),
             };
         }
         match (older, newer) {
@@ -115,8 +178,8 @@ impl Impact<'_> {
         let others: Vec<&BackupId> = others.map(|e| &e.record.id).filter(|other| *other != id).collect();
         let older = others.iter().filter(|other| **other < id).max();
         match older.or_else(|| others.iter().min()) {
-            Some(other) => format!("; the nearest other one is {other}"),
-            None => format!("; there is no other {} backup here", id.kind()),
+            Some(other) => nearest(other, ""),
+            None => format!("; there is no other {} here", noun(id.kind())),
         }
     }
 
@@ -146,6 +209,25 @@ impl Impact<'_> {
     }
 }
 
+fn noun(kind: BackupKind) -> &'static str {
+    match kind {
+        BackupKind::Full | BackupKind::Incr => "base backup",
+        BackupKind::Dump => "dump",
+        BackupKind::Schema => "schema",
+        BackupKind::Tables => "export",
+    }
+}
+
+/// Two of a kind need not hold the same: which databases and tables a backup has is not read for this.
+fn nearest(id: &BackupId, of: &str) -> String {
+    let kind = noun(id.kind());
+    if id.kind().is_base() {
+        return format!("; the nearest other {kind} is {id}{of}");
+    }
+    let what = if id.kind() == BackupKind::Tables { "this table" } else { "this database" };
+    format!("; the nearest other {kind} is {id}{of}, and `pgkeep show {id}` tells whether it has {what}")
+}
+
 /// By which backups of a kind follow each other: the database's clock, where a record has it.
 fn moment(record: &BackupRecord) -> Timestamp {
     let base = record.base.as_ref().map(|base| base.stop_time);
@@ -162,9 +244,14 @@ pub(super) fn of_history(timeline: TimelineId) -> String {
 pub(super) fn of_gap(gap: &Gap) -> (String, String) {
     let hole = &gap.hole;
     let why = if hole.damaged { "is damaged" } else { "is missing" };
-    let next = match hole.next {
-        Some(next) => format!("WAL goes on with {next}"),
-        None => "WAL behind it cannot be reached".to_owned(),
+    let what = match hole.next {
+        // Heads of one segment that do not meet.
+        Some(next) if next == hole.first_missing => {
+            let until = gap.piece.map(|lsn| format!(" to {lsn}")).unwrap_or_default();
+            format!("a piece of this unfinished segment, from {}{until}, {why}", hole.from)
+        }
+        Some(next) => format!("it {why}; WAL goes on with {next}"),
+        None => format!("it {why}; WAL behind it cannot be reached"),
     };
     let ends = match &gap.before {
         Some(before) => format!("a restore from {} ends at {}", before.id, hole.from),
@@ -176,7 +263,7 @@ pub(super) fn of_gap(gap: &Gap) -> (String, String) {
         }
         None => "nothing behind it can be restored from here until a new base backup is taken".to_owned(),
     };
-    (format!("it {why}; {next}"), format!("{ends}, and {after}"))
+    (what, format!("{ends}, and {after}"))
 }
 
 pub(super) fn of_incomplete(incomplete: &Incomplete) -> (String, String) {

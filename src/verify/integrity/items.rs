@@ -207,27 +207,44 @@ impl BackupCheck {
         let identities = keys.metadata.as_deref();
         let place = repository.place(&self.whole(&index.key));
         if !base {
-            let opened = self.open(repository, watch, index, identities)?;
-            return Ok(Arc::new(Facts::Logical(LogicalFacts::read(opened, &self.record, &place)?)));
+            let read = |opened| LogicalFacts::read(opened, &self.record, &place);
+            return Ok(Arc::new(Facts::Logical(self.sound(repository, watch, index, identities, read)?)));
         }
         let Some(manifest) = find(backup::is_manifest) else {
             return Err(Trouble::wrong(Kind::Inconsistent, "the record names no manifest"));
         };
-        let index = read_index(self.open(repository, watch, index, identities)?, &place)?;
-        let manifest = read_manifest(self.open(repository, watch, manifest, identities)?, &place)?;
-        Ok(Arc::new(Facts::Base(BaseFacts::of(&self.record, index, &manifest)?)))
+        let read = |opened| Ok(read_index(opened, &place)?);
+        let index = self.sound(repository, watch, index, identities, read)?;
+        let place = repository.place(&self.whole(&manifest.key));
+        let read = |opened| Ok(read_manifest(opened, &place)?);
+        let manifest = match self.sound(repository, watch, manifest, identities, read) {
+            Ok(manifest) => Some(manifest),
+            // Told of the manifest itself; index and packs are held against each other without it.
+            Err(Trouble::Wrong(..)) => None,
+            Err(Trouble::Store(error)) => return Err(Trouble::Store(error)),
+        };
+        Ok(Arc::new(Facts::Base(BaseFacts::of(&self.record, index, manifest.as_ref())?)))
     }
 
-    fn open(
+    /// What `read` makes of an object, whose stored bytes are the record's: by others' bytes nothing is judged.
+    fn sound<T>(
         &self,
         repository: &Repository,
         watch: &Watch,
         entry: &ObjectEntry,
         identities: Option<&Identities>,
-    ) -> Checked<Opened<Stream>> {
-        let key = self.place(entry, true);
+        read: impl Fn(Opened<Stream>) -> Checked<T>,
+    ) -> Checked<T> {
         let quiet = Watch { progress: Arc::new(crate::util::progress::Silent), ..watch.clone() };
-        Ok(open_sealed(Stream::open(repository, [key.clone()], &quiet), &key, identities)?)
+        let parts: Vec<ObjectEntry> = self.record.parts(&entry.key).into_iter().cloned().collect();
+        let made = Mutex::new(None);
+        self.stored(repository, &quiet, &parts, Opening::With(identities), |opened| {
+            let value = read(opened)?;
+            *made.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            Ok(())
+        })?;
+        let made = made.into_inner().unwrap_or_else(PoisonError::into_inner);
+        made.ok_or_else(|| Trouble::wrong(Kind::Inconsistent, "the record names no bytes of it"))
     }
 
     /// Reads a stream: its stored bytes must be the record's, and what it holds is judged by `read`.

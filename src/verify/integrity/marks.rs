@@ -4,6 +4,7 @@
 //! What looks wrong is looked at a second time, for marks go with what they are about; one without a signature about
 //! nothing is what an ended sweep left, and decides nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -64,6 +65,8 @@ impl AnyMark {
 #[derive(Default)]
 pub(super) struct Read {
     pub(super) leaving: Leaving,
+    /// Backups of which a trusted mark speaks: they were published.
+    pub(super) marked: BTreeSet<BackupId>,
     pub(super) wrong: Vec<(MarkName, Wrong)>,
 }
 
@@ -89,7 +92,10 @@ async fn read(cx: &Cx<'_>, backup: Option<&BackupId>, wanted: impl Fn(&MarkName)
     let mut found = Read::default();
     while let Some((name, key, read)) = reads.next().await {
         match read {
-            Ok(()) => found.leaving.believe(&name),
+            Ok(()) => {
+                found.leaving.believe(&name);
+                found.marked.insert(name.backup);
+            }
             // A mark that is gone meanwhile is none.
             Err(Trouble::Wrong(Kind::Missing, _)) => {}
             Err(Trouble::Store(error)) => return Err(error),

@@ -21,8 +21,6 @@ use crate::repository::{keys, open};
 use crate::storage::{self, ObjectInfo};
 
 const LARGEST_DOCUMENT: u64 = 1 << 20;
-/// A signature whose record does not come within this time is what a killed backup, or a lost record, left.
-const PUBLISHED_AFTER: Duration = Duration::from_mins(10);
 
 /// Something wrong, before it is known for whom it matters.
 #[derive(Debug, Clone)]
@@ -55,6 +53,10 @@ pub(super) struct Survey {
     pub(super) listed: BTreeMap<String, u64>,
     /// Of trusted backups: objects that are not there as they were stored.
     pub(super) absent: BTreeSet<String>,
+    /// Backups whose signature is listed, and since when.
+    pub(super) signed: BTreeMap<BackupId, Option<Timestamp>>,
+    /// Backups without a record, and the bytes that are there of them.
+    pub(super) unpublished: BTreeMap<BackupId, u64>,
     pub(super) leaving: Leaving,
     /// Backups that are being removed: something of them is gone already, or all.
     pub(super) swept: BTreeSet<BackupId>,
@@ -117,9 +119,13 @@ pub(super) async fn survey(cx: &Cx<'_>, leaving: Leaving) -> Result<Survey> {
     let mut catalog = catalog(cx).await?;
     let objects = cx.repository.storage.list(&backup::all(cx.cluster), None).await?;
     survey.listed = objects.iter().map(|object| (object.key.clone(), object.bytes)).collect();
+    let signature = |object: &ObjectInfo| {
+        let (id, relative) = backup::parse(cx.cluster, &object.key)?;
+        (relative == backup::SIGNATURE).then_some((id, object.modified))
+    };
+    survey.signed = objects.iter().filter_map(signature).collect();
     unbelieved(cx, &mut catalog, &mut survey).await?;
     survey.entries = catalog.backups;
-    lost_records(cx, &objects, &mut survey).await?;
     systems(cx, &mut survey).await?;
     let entries = std::mem::take(&mut survey.entries);
     for entry in entries.iter().filter(|entry| entry.is_trusted() && cx.scope.has(&entry.record.id)) {
@@ -179,45 +185,7 @@ async fn unbelieved(cx: &Cx<'_>, catalog: &mut Catalog, survey: &mut Survey) -> 
             survey.add(&key, About::Backup(id.clone(), None), Trouble::wrong(Kind::Untrusted, why))?;
         }
     }
-    for (id, bytes) in &catalog.unpublished {
-        if !survey.goes(cx, id).await? {
-            let size = crate::util::human::size(*bytes);
-            survey.notes.push(format!("{id} is running or was never finished ({size}); it is no backup"));
-        }
-    }
-    if let super::Scope::Backups { ids, .. } = cx.scope {
-        for id in ids.iter().filter(|id| catalog.by_id(id).is_none()) {
-            if !survey.wrong.iter().any(|w| w.about == About::Backup((*id).clone(), None)) {
-                survey.notes.push(format!("backup {id} is not in this repository"));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A signature without its record: the record is written right after it.
-async fn lost_records(cx: &Cx<'_>, objects: &[ObjectInfo], survey: &mut Survey) -> Result<()> {
-    let now = cx.clock.now();
-    let published: BTreeSet<BackupId> = survey.entries.iter().map(|e| e.record.id.clone()).collect();
-    for object in objects {
-        let Some((id, relative)) = backup::parse(cx.cluster, &object.key) else { continue };
-        if relative != backup::SIGNATURE || published.contains(&id) || !cx.scope.has(&id) {
-            continue;
-        }
-        if survey.goes(cx, &id).await? {
-            continue;
-        }
-        let young = object.modified.is_none_or(|at: Timestamp| now.since(at) < PUBLISHED_AFTER);
-        let key = backup::record(cx.cluster, &id);
-        if young && !cx.patience.is_zero() {
-            survey.notes.push(format!("{id} is being published"));
-        } else if cx.repository.storage.head(&key).await?.is_none()
-            && cx.repository.storage.head(&object.key).await?.is_some()
-        {
-            let what = "its signature is there, and the record is not";
-            survey.add(&key, About::Backup(id, None), Trouble::wrong(Kind::Missing, what))?;
-        }
-    }
+    survey.unpublished = std::mem::take(&mut catalog.unpublished);
     Ok(())
 }
 

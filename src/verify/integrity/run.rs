@@ -22,7 +22,7 @@ use super::whole::{of_gaps, wrong_identity};
 use super::{Counts, RepositoryReport, Request, Scope, heal, marks, publish, records};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::model::{BackupId, ClusterName, SystemId, Timestamp};
+use crate::model::{BackupId, ClusterName, RepoName, SystemId, Timestamp};
 use crate::repository::Repository;
 use crate::repository::catalog::CatalogEntry;
 use crate::repository::keys::ROOT;
@@ -151,6 +151,7 @@ impl<'a> Run<'a> {
             left: (0, 0),
             oldest: None,
             expiring: 0,
+            absent: Vec::new(),
             notes: Vec::new(),
             interrupted: None,
         };
@@ -180,7 +181,7 @@ impl<'a> Run<'a> {
         self.before = last.map(|report| report.memory().clone()).unwrap_or_default();
         self.wrong.extend(doubts);
         self.wrong.extend(marks::settle(cx, read.wrong, &mut self.survey).await?);
-        self.look_for_gone_backups().await?;
+        self.look_for_lost_backups(&read.marked).await?;
         self.report.notes.append(&mut self.survey.notes);
         self.wal = self.load_wal().await?;
         for wal in &self.wal {
@@ -340,7 +341,9 @@ impl<'a> Run<'a> {
             heal::Subject { survey: &self.survey, wal: &self.wal, items: &self.items, gaps: &self.gaps };
         let outcome = heal::heal(cx, &subject, &self.wrong).await?;
         self.wrong.retain(|wrong| !outcome.mended.contains(&wrong.key));
+        self.wrong.extend(outcome.wrong);
         self.report.notes.extend(outcome.notes);
+        self.report.unproved.extend(outcome.unproved);
         let changed = !outcome.healed.is_empty();
         self.report.healed = outcome.healed;
         if changed { self.look_at_wal().await } else { Ok(()) }
@@ -358,7 +361,9 @@ impl<'a> Run<'a> {
             .chain(self.survey.leaving.ids().cloned())
             .collect();
         self.report.expiring = self.survey.expiring(self.cx.cluster).count() as u64;
-        let impact = Impact { survey: &self.survey, lost: &lost };
+        let others: Vec<&RepoName> = self.cx.others.iter().map(|other| &other.name).collect();
+        let others = if self.cx.heal { &[][..] } else { &others };
+        let impact = Impact { survey: &self.survey, lost: &lost, others };
         let repository = &self.cx.repository.name;
         let mut findings: Vec<Finding> =
             self.wrong.iter().map(|w| finding(self.cx, w, impact.of(w))).collect();
@@ -370,7 +375,7 @@ impl<'a> Run<'a> {
                 key,
                 backup,
                 what,
-                means,
+                means: means + &impact.of_whole(kind),
             }));
         }
         findings.sort_by(|a, b| {

@@ -77,6 +77,19 @@ fn bytes_and_presence(env: &TestEnv) {
         said.names("wrong-length", key);
     }
     said.names("damaged", key);
+    // A manifest is judged by itself, and what it describes without it.
+    let manifest = objects.iter().find(|key| key.contains("/manifest.json")).unwrap();
+    let other = env.repo().read(&env.repo().find(&["-dump-", "/index.json"]));
+    let alone: [(&str, &dyn Fn(&RawStore)); 3] = [
+        ("missing", &|store| store.delete(manifest)),
+        ("damaged", &|store| store.flip_a_bit(manifest)),
+        ("wrong-length", &|store| store.write(manifest, &other)),
+    ];
+    for (kind, change) in alone {
+        let said = lab.after(&[], change);
+        let text = said.names(kind, manifest);
+        assert!(said.findings().len() == 1 && !text.contains("nothing can be restored"), "{said:#?}");
+    }
     // WAL cut at any length, down to nothing.
     for to in [0, 1, 200, 5000] {
         lab.after(&["--wal"], |store| store.truncate(key, to)).names("damaged", key);
@@ -235,7 +248,10 @@ fn a_wrong_identity_is_one_finding_and_no_identity_is_unproved() {
     let said = verify(&env.pgkeep, &[]);
     let text = said.names("wrong-key", &id);
     assert!(text.contains(&env.recipient), "{text}");
-    said.names("wrong-key", "main/wal/");
+    assert!(text.contains("with the right one it can") && !text.contains("no restore uses"), "{text}");
+    let text = said.names("wrong-key", "main/wal/");
+    assert!(text.contains("none of this WAL can be replayed") && text.contains(&env.recipient), "{text}");
+    assert!(!text.contains("pgkeep init"), "{text}");
     assert!(said.stderr.contains("key-lost.md"), "{}", said.stderr);
     assert_eq!(said.findings().len(), 4, "three backups and the WAL: {said:#?}");
     env.root.file("identity.txt", 0o600, &right);

@@ -1,7 +1,7 @@
 //! What one repository has damaged or lost comes back from another, and restores read it.
 
-use super::{fill, options, segments, verify};
-use crate::support::RawStore;
+use super::{Said, fill, options, segments, verify};
+use crate::support::{EnvOptions, RawStore};
 
 #[test]
 fn what_is_damaged_or_missing_comes_back_from_another_repository_and_restores_read_it() {
@@ -66,6 +66,66 @@ fn restores(env: &crate::support::TestEnv, name: &str) {
         .run(["--repo", "eu", "restore", "database", "postgres", "--from", "latest", "--as", name, "--yes"])
         .ok();
     assert_eq!(env.pg.session_in(name).one("select count(*) from t"), "2200");
+}
+
+#[test]
+fn a_lost_record_or_backup_is_missed_where_anything_says_that_it_was_published_and_comes_back_whole() {
+    // With patience: what is young may still be on its way.
+    let small = EnvOptions::new(17).pg(|pg| pg.segment_mib(1));
+    let env = small.dir_repository("eu", true).dir_repository("us", true).build();
+    let id = env.backup();
+    let eu = env.store("eu");
+    let directory = format!("main/backups/{id}/");
+    let record = format!("{directory}backup.json");
+    let look = |args: &[&str]| verify(&env.pgkeep, &[&["--repo", "eu"], args].concat());
+    let notes = |said: &Said| said.json["repositories"][0]["notes"].to_string();
+    let untrue = |said: &Said| notes(said).contains("is running") || notes(said).contains("being published");
+
+    // Nobody has looked yet: its signature is just being followed by its record, as far as can be known.
+    let bytes = eu.read(&record);
+    eu.delete(&record);
+    let said = look(&[]).assert_clean();
+    assert!(notes(&said).contains("being published") && !notes(&said).contains("is running"), "{said:#?}");
+    eu.write(&record, &bytes);
+    look(&[]).assert_clean();
+
+    eu.flip_a_bit(&record);
+    let said = look(&[]);
+    said.names(kind_of_record(eu, &record), &record);
+    assert!(!untrue(&said), "{said:#?}");
+    eu.delete(&record);
+    for args in [&[][..], &[&id]] {
+        let said = look(args);
+        let text = said.names("missing", &record);
+        assert!(text.contains("--heal` brings it from us") && !untrue(&said), "{said:#?}");
+    }
+    let said = env.pgkeep.run(["verify", "--repo", "eu", "--heal"]).ok().stdout;
+    assert!(
+        said.contains("1 healed; nothing else wrong") && said.contains("the next run reads them"),
+        "{said}"
+    );
+    assert_eq!(eu.read(&record), bytes);
+    look(&[]).assert_clean();
+
+    // The whole backup: the memory knows it; and when that is lost, too, the other required repository has it.
+    let whole = eu.list_under(&directory);
+    let remove = |prefix: &str| eu.list_under(prefix).iter().for_each(|key| eu.delete(key));
+    remove(&directory);
+    for args in [&[][..], &[&id]] {
+        assert!(look(args).names("missing", &record).contains("the whole backup was here"));
+    }
+    remove("main/reports/");
+    remove("main/marks/");
+    let text = look(&[&id]).names("missing", &record);
+    assert!(text.contains("and us has it"), "{text}");
+    let said = look(&[&id, "--heal"]).assert_clean();
+    assert_eq!(
+        said.json["repositories"][0]["healed"].as_array().unwrap().len(),
+        whole.len() - 1,
+        "{said:#?}"
+    );
+    assert_eq!(eu.list_under(&directory), whole);
+    look(&[]).assert_clean();
 }
 
 #[test]
