@@ -138,14 +138,11 @@ impl Run<'_> {
                 || self.survey.goes(cx, id).await?;
             let has =
                 if cx.repository.required && !expired { self.required_elsewhere(id).await } else { None };
-            match has {
-                Some(other) => {
-                    self.lost(id, format!("it is not in this required repository, and {other} has it"));
-                }
-                None => {
-                    self.survey.notes.push(format!("backup {id} is not in this repository"));
-                    self.report.absent.push(id.clone());
-                }
+            if let Some(other) = has {
+                self.lost(id, format!("it is not in this required repository, and {other} has it"));
+            } else {
+                self.survey.notes.push(format!("backup {id} is not in this repository"));
+                self.report.absent.push(id.clone());
             }
         }
         Ok(())

@@ -81,7 +81,6 @@ pub(super) async fn heal(cx: &Cx<'_>, subject: &Subject<'_>, wrong: &[Wrong]) ->
                 let Some((id, _)) = backup::parse(cx.cluster, &wrong.key) else { continue };
                 whole::backup(cx, subject.survey, &id, &mut outcome).await
             }
-            About::Backup(_, None) => continue,
             About::Backup(id, Some(relative)) => {
                 let entry = subject.survey.by_id(id).and_then(|e| e.record.object(relative));
                 match entry {

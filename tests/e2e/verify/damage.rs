@@ -55,6 +55,8 @@ impl<'e> Lab<'e> {
     }
 }
 
+type Touch<'t> = &'t dyn Fn(&RawStore);
+
 fn bytes_and_presence(env: &TestEnv) {
     let lab = Lab::new(env);
     let (objects, wal) = (lab.objects(), segments(env.repo()));
@@ -80,7 +82,7 @@ fn bytes_and_presence(env: &TestEnv) {
     // A manifest is judged by itself, and what it describes without it.
     let manifest = objects.iter().find(|key| key.contains("/manifest.json")).unwrap();
     let other = env.repo().read(&env.repo().find(&["-dump-", "/index.json"]));
-    let alone: [(&str, &dyn Fn(&RawStore)); 3] = [
+    let alone: [(&str, Touch<'_>); 3] = [
         ("missing", &|store| store.delete(manifest)),
         ("damaged", &|store| store.flip_a_bit(manifest)),
         ("wrong-length", &|store| store.write(manifest, &other)),

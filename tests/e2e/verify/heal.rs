@@ -94,7 +94,7 @@ fn a_lost_record_or_backup_is_missed_where_anything_says_that_it_was_published_a
     said.names(kind_of_record(eu, &record), &record);
     assert!(!untrue(&said), "{said:#?}");
     eu.delete(&record);
-    for args in [&[][..], &[&id]] {
+    for args in [&[][..], &[id.as_str()]] {
         let said = look(args);
         let text = said.names("missing", &record);
         assert!(text.contains("--heal` brings it from us") && !untrue(&said), "{said:#?}");
@@ -111,7 +111,7 @@ fn a_lost_record_or_backup_is_missed_where_anything_says_that_it_was_published_a
     let whole = eu.list_under(&directory);
     let remove = |prefix: &str| eu.list_under(prefix).iter().for_each(|key| eu.delete(key));
     remove(&directory);
-    for args in [&[][..], &[&id]] {
+    for args in [&[][..], &[id.as_str()]] {
         assert!(look(args).names("missing", &record).contains("the whole backup was here"));
     }
     remove("main/reports/");
