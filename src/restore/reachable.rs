@@ -23,6 +23,9 @@ pub struct Stretch {
     /// The last commit.
     pub until: Timestamp,
     pub oldest_backup: BackupId,
+    /// When the newest of its backups was consistent. Reports of earlier versions lack it.
+    #[serde(default)]
+    pub newest_backup_at: Option<Timestamp>,
 }
 
 /// The stretches, oldest first. None may be there: nothing was committed since the last backup.
@@ -39,17 +42,25 @@ pub async fn stretches(task: &Task<'_>) -> Result<Vec<Stretch>> {
     let chosen = prepare::choose_contents(task, &archive, &wal, &path, &usable.fitting, system, size).await?;
     let source = Files { wal: &wal, local: &[], chosen: &chosen, size };
     let mut found: Vec<Stretch> = Vec::new();
+    let mut newest = None;
     // The newest first: of those that reach equally far the last one is the oldest.
     let mut fitting = usable.fitting.iter().peekable();
     while let Some((backup, reach)) = fitting.next() {
+        let newest_backup_at = *newest.get_or_insert(backup.stop_time);
         if fitting.peek().is_some_and(|(_, older)| older.end == reach.end) {
             continue;
         }
+        newest = None;
         let tail = scan::tail(&source, &scan::way(reach, size), size, system).await?;
         if let Some(last) = tail.and_then(|tail| tail.last_commit)
             && last.at > backup.stop_time
         {
-            found.push(Stretch { from: backup.stop_time, until: last.at, oldest_backup: backup.id.clone() });
+            found.push(Stretch {
+                from: backup.stop_time,
+                until: last.at,
+                oldest_backup: backup.id.clone(),
+                newest_backup_at: Some(newest_backup_at),
+            });
         }
     }
     found.reverse();
@@ -82,6 +93,18 @@ pub fn random_second(stretches: &[Stretch], since: Option<Timestamp>, seed: u64)
     None
 }
 
+/// The same of the latest backup alone, which nobody else has tried yet; of its seconds those that were not proved before,
+/// if there are any. None: nothing was committed since.
+pub fn second_of_the_latest(
+    stretches: &[Stretch],
+    proved: Option<Timestamp>,
+    seed: u64,
+) -> Option<Timestamp> {
+    let last = stretches.last()?;
+    let latest = Stretch { from: last.newest_backup_at.unwrap_or(last.from), ..last.clone() };
+    (latest.until > latest.from).then(|| random_second(&[latest], proved, seed)).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,7 +114,7 @@ mod tests {
     }
     fn stretch(from: &str, until: &str) -> Stretch {
         let oldest_backup = BackupId::parse("20261121T020000Z-full-3f9a").unwrap();
-        Stretch { from: at(from), until: at(until), oldest_backup }
+        Stretch { from: at(from), until: at(until), oldest_backup, newest_backup_at: Some(at(from)) }
     }
 
     #[test]
@@ -115,6 +138,24 @@ mod tests {
             assert!(random_second(&all, Some(at("08:00:00")), seed).unwrap() >= at("08:00:00"));
             assert!(random_second(&all, Some(at("10:00:00")), seed).unwrap() < at("09:00:00"));
         }
+    }
+
+    #[test]
+    fn a_test_tries_the_latest_backup_and_what_was_not_proved_with_it() {
+        let mut all = [stretch("02:00:00", "03:00:00"), stretch("06:00:00", "09:00:00")];
+        all[1].newest_backup_at = Some(at("08:00:00"));
+        for seed in 0..100 {
+            for (proved, first) in
+                [(None, "08:00:00"), (Some("07:00:00"), "08:00:00"), (Some("08:30:00"), "08:30:00")]
+            {
+                let chosen = second_of_the_latest(&all, proved.map(at), seed).unwrap();
+                assert!(chosen >= at(first) && chosen < at("09:00:00"), "{chosen}");
+            }
+            assert!(second_of_the_latest(&all, Some(at("10:00:00")), seed).unwrap() >= at("08:00:00"));
+        }
+        all[1].newest_backup_at = Some(at("09:00:00"));
+        assert_eq!(second_of_the_latest(&all, None, 1), None, "to the end of WAL, which is the backup's own");
+        assert_eq!(second_of_the_latest(&[], None, 1), None);
     }
 
     #[test]

@@ -47,7 +47,7 @@ use crate::util::progress::Progress;
 /// What is recovered to.
 #[derive(Debug, Clone)]
 pub enum Moment {
-    /// A second of what can be recovered. A restore test leaves out what was proved before, if there is anything newer.
+    /// A second of what can be recovered. Of a restore test one that the latest base backup leads to, not proved before if there is any.
     Random {
         seed: u64,
     },
@@ -317,11 +317,10 @@ async fn choose(
     };
     let watch = Stopwatch::start();
     let stretches = reachable::stretches(&drill.task(request, data.to_path_buf(), now)).await?;
-    let since = match drill.kind {
-        Kind::Drill => None,
-        Kind::RestoreTest => last_proof(drill, now).await?,
+    let second = match drill.kind {
+        Kind::Drill => reachable::random_second(&stretches, None, seed),
+        Kind::RestoreTest => reachable::second_of_the_latest(&stretches, last_proof(drill, now).await?, seed),
     };
-    let second = reachable::random_second(&stretches, since, seed);
     report.step("choose the moment", watch, false);
     let Some(second) = second else {
         // An idle database is no fault, and its backup is to be proved all the same.

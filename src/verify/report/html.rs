@@ -162,6 +162,9 @@ fn checks(page: &mut String, checks: &[Check]) {
 
 /// One bar below the other, each where it was in the whole.
 fn timeline(page: &mut String, report: &Report) {
+    if report.steps.is_empty() {
+        return;
+    }
     page.push_str("<h2>How long it took</h2>\n");
     for words in times(report) {
         let _ = writeln!(page, "<p>{}</p>", escape(&words));

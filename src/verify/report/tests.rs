@@ -22,6 +22,7 @@ pub fn example() -> Report {
             from: at("00:00:00"),
             until: at("01:59:58"),
             oldest_backup: backup.clone(),
+            newest_backup_at: None,
         }],
         backup,
         backup_of: at("00:00:00"),

@@ -37,8 +37,10 @@ pub fn markdown(report: &Report) -> String {
     for check in &report.checks {
         line(format!("* {}", check_line(check)));
     }
-    line("\n## Times\n".to_owned());
-    line("| step | took | until open |\n|---|---|---|".to_owned());
+    if !report.steps.is_empty() {
+        line("\n## Times\n".to_owned());
+        line("| step | took | until open |\n|---|---|---|".to_owned());
+    }
     for step in &report.steps {
         let counts = if step.counts { "yes" } else { "" };
         line(format!("| {} | {} | {counts} |", step.name, span(step.seconds)));
