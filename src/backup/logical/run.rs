@@ -133,7 +133,7 @@ impl Run<'_> {
         }
         // A critical table that was renamed must not go missing without a word.
         let missed = self.patterns().iter().filter(|p| !matched.contains(&p.to_string()));
-        gathered.warnings.extend(missed.map(|p| not_called(p)));
+        gathered.warnings.extend(missed.map(not_called));
         let unused = self.filters().iter().filter(|f| !gathered.has_table(f));
         let unused: Vec<String> =
             unused.map(|f| format!("no table for the condition on {}", f.tables)).collect();
