@@ -8,12 +8,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
-use crate::model::{Digest, RepoName, SegmentName, SegmentSize, SystemId, TimelineId, WalFileName};
+use crate::model::{Digest, Lsn, RepoName, SegmentName, SegmentSize, SystemId, TimelineId, WalFileName};
 use crate::postgres::history::History;
 use crate::repository::keys::wal::{Sealing, WalObjectName, WalRoot};
 use crate::repository::wal_listing::{StoredCopy, WalListing};
 use crate::storage::ObjectInfo;
-use crate::wal::{EndReason, PageHeader, SegmentScan};
+use crate::wal::{EndReason, PAGE_BYTES, PageHeader, SegmentScan};
 
 /// Long enough that no repository of a configuration is called so by accident.
 const NAME: &str = "this-hosts-pg_wal";
@@ -67,11 +67,16 @@ pub fn missing_from(
         let entry = entry.map_err(|e| Error::io("cannot list pg_wal", pg_wal, e))?;
         names.extend(entry.file_name().to_str().and_then(WalFileName::parse));
     }
-    names.sort();
+    // Histories first: a timeline that is archived without its own leads nowhere, should this end in between.
+    names.sort_by_key(|name| (!matches!(name, WalFileName::History(_)), *name));
     let mut found = Vec::new();
-    for name in names {
-        let file = match name {
-            WalFileName::Segment(segment) => local_segment(archive, pg_wal, segment, size, system)?,
+    for name in &names {
+        let file = match *name {
+            WalFileName::Segment(segment) => {
+                let begun = names.contains(&WalFileName::History(segment.timeline))
+                    || has_begun(archive, segment.timeline);
+                local_segment(archive, pg_wal, segment, size, system, begun)?
+            }
             WalFileName::History(timeline) => local_history(archive, pg_wal, timeline)?,
             // Of no use to a recovery that has the segment itself.
             WalFileName::Partial(_) | WalFileName::BackupHistory(..) => None,
@@ -92,12 +97,23 @@ fn local_history(archive: &WalListing, pg_wal: &Path, timeline: TimelineId) -> R
     Ok(Some(LocalFile { name, path, bytes: bytes.len() as u64 }))
 }
 
+/// Whether anything says that there is such a timeline.
+fn has_begun(archive: &WalListing, timeline: TimelineId) -> bool {
+    timeline == TimelineId(1)
+        || !archive.objects(WalFileName::History(timeline)).is_empty()
+        || archive.segments(timeline).next().is_some()
+}
+
+/// A promotion first copies the last segment under the new timeline's name, then writes the history file, then the first
+/// record (`StartupXLOG`). Ended in between it leaves a copy that holds nothing new and names a timeline that never was;
+/// archived, it would be the highest one, which every restore looks for.
 fn local_segment(
     archive: &WalListing,
     pg_wal: &Path,
     segment: SegmentName,
     size: SegmentSize,
     system: SystemId,
+    begun: bool,
 ) -> Result<Option<LocalFile>> {
     if archive.has_segment(segment) || !segment.fits(size) {
         return Ok(None);
@@ -111,6 +127,9 @@ fn local_segment(
     let path = pg_wal.join(segment.to_string());
     let bytes = read(&path)?;
     if bytes.len() as u64 != size.bytes() || !is_what_it_says(&bytes, segment, size, system) {
+        return Ok(None);
+    }
+    if !begun && !has_page_of_its_timeline(&bytes, segment, size) {
         return Ok(None);
     }
     let mut scan = SegmentScan::new(segment.start(size), size, Some(system));
@@ -135,6 +154,15 @@ fn local_segment(
 fn is_what_it_says(bytes: &[u8], segment: SegmentName, size: SegmentSize, system: SystemId) -> bool {
     PageHeader::parse(bytes)
         .is_some_and(|h| h.address == segment.start(size) && h.identity.is_some_and(|i| i.system == system))
+}
+
+fn has_page_of_its_timeline(bytes: &[u8], segment: SegmentName, size: SegmentSize) -> bool {
+    let mut at = segment.start(size).0;
+    bytes.chunks(PAGE_BYTES).any(|page| {
+        let here = Lsn(at);
+        at += page.len() as u64;
+        PageHeader::parse(page).is_some_and(|h| h.address == here && h.timeline == segment.timeline)
+    })
 }
 
 fn digest(bytes: &[u8]) -> Digest {
@@ -169,4 +197,40 @@ pub fn read_histories(wal: &mut super::gather::Wal, files: &[LocalFile]) -> Resu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::synth::{MIB, SYSTEM, Synth};
+
+    /// `pg_wal` with the third segment under the name of timeline 2, whose pages are of `pages`.
+    fn pg_wal(pages: u32) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let mut wal = Synth::new(3 << 20);
+        wal.timeline = TimelineId(pages);
+        wal.filler(20_000);
+        std::fs::write(directory.path().join("000000020000000000000003"), wal.segment(0)).unwrap();
+        directory
+    }
+    fn saved(pg_wal: &tempfile::TempDir) -> Vec<String> {
+        let found = missing_from(&WalListing::default(), pg_wal.path(), MIB, SYSTEM).unwrap();
+        found.iter().map(|file| file.path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn the_copy_that_a_promotion_made_before_its_history_names_no_timeline() {
+        let killed = pg_wal(1);
+        assert_eq!(saved(&killed), Vec::<String>::new());
+        // Once its history is there it has begun, though its first page still says where it came from.
+        let history = "00000002.history";
+        std::fs::write(killed.path().join(history), "1\t0/300A000\tno recovery target specified\n").unwrap();
+        assert_eq!(
+            saved(&killed),
+            [history, "000000020000000000000003"],
+            "in this order, should somebody kill us"
+        );
+        // A server that was made from a backup of this timeline has no history of its own, and WAL.
+        assert_eq!(saved(&pg_wal(2)), ["000000020000000000000003"]);
+    }
 }

@@ -224,7 +224,7 @@ fn jobs_drill_and_test_and_what_they_prove_is_on_the_screen() {
         )
     };
     let env = everything(&format!(
-        "[proof]\nreserve = \"64MiB\"\nrpo = \"1h\"\nrto = \"1h\"\n[alerts]\ncheck_interval = \"1s\"\n{}{}",
+        "[proof]\nreserve = \"64MiB\"\nlow_priority = false\nrpo = \"1h\"\nrto = \"1h\"\n[alerts]\ncheck_interval = \"1s\"\n{}{}",
         job("test", "restore-test"),
         job("drill", "drill")
     ));

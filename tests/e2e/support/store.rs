@@ -86,7 +86,12 @@ impl RawStore {
     /// Keys of all objects that contain `needle` in their stored bytes or in their name.
     pub fn containing(&self, needle: &[u8]) -> Vec<String> {
         let holds = |bytes: &[u8]| bytes.windows(needle.len()).any(|w| w == needle);
-        self.list().into_iter().filter(|k| holds(k.as_bytes()) || holds(&self.read(k))).collect()
+        // What is being written meanwhile may have got its name, or be gone again.
+        let bytes = |key: &str| match self {
+            Self::Dir(root) => std::fs::read(root.join(key)).unwrap_or_default(),
+            Self::S3 { .. } => self.read(key),
+        };
+        self.list().into_iter().filter(|k| holds(k.as_bytes()) || holds(&bytes(k))).collect()
     }
     /// Every key with its bytes' digest: two equal snapshots mean that nothing was touched.
     pub fn snapshot(&self) -> std::collections::BTreeMap<String, String> {
